@@ -1,0 +1,444 @@
+/**
+ * Sandboxes: real microVMs, as scoped values and layers.
+ *
+ * {@link make} boots one and ends it with the scope; {@link layer} gives one to a whole program. Interrupting a boot
+ * stops it, waits until that is confirmed, and leaves the name free.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+import type { Native } from "@effect-microsandbox/native"
+import type * as ByteSize from "effect/ByteSize"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { Backend } from "./Backend.ts"
+import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
+import * as exec from "./internal/exec.ts"
+import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
+import { defined, Memory, Span, Text, toMebibytes, toMillis, toSeconds, Variables } from "./internal/inputs.ts"
+import type { MicrosandboxError } from "./MicrosandboxError.ts"
+
+/**
+ * The state of a sandbox. From the engine's catalogue (`db/lib/entity/sandbox.rs` of the crate, 0.7.2).
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export const Status = Schema.Literals(["Created", "Starting", "Running", "Draining", "Paused", "Stopped", "Crashed"])
+
+/**
+ * The state of a sandbox.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export type Status = typeof Status.Type
+
+/**
+ * What becomes of a sandbox when its scope closes: `"destroy"` stops and removes it, `"stop"` keeps its disk and name,
+ * `"detach"` lets it run on, after this process too.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export type OnClose = "destroy" | "stop" | "detach"
+
+/**
+ * What a sandbox is made of.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * Up to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit. It must be free in the
+   * backend. Default: a new one for each sandbox.
+   */
+  readonly name?: string | undefined
+  /** An image reference such as `alpine:3.22`, or the path of a root directory or disk (`/…`, `./…` or `../…`). */
+  readonly image: string
+  /** Virtual CPUs, 1 to 255. Default: the backend's, 1. */
+  readonly cpus?: number | undefined
+  /** Memory in whole mebibytes. Default: the backend's, 512 MiB. */
+  readonly memory?: ByteSize.Input | undefined
+  /** Variables for every program in it. */
+  readonly env?: Readonly<Record<string, string>> | undefined
+  /** Labels to find it by. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
+  /** Working directory of programs that name none. Default: the image's. */
+  readonly workdir?: string | undefined
+  /** The shell of {@link Sandbox.shell}. Default: `/bin/sh`. */
+  readonly shell?: string | undefined
+  /** User of programs that name none. Default: the image's. */
+  readonly user?: string | undefined
+  /** Default: made from the name. */
+  readonly hostname?: string | undefined
+  /** When to ask the registry. Default: `"if-missing"`. */
+  readonly pullPolicy?: "always" | "if-missing" | "never" | undefined
+  /** How much the VM process writes to `logs/runtime.log` in the sandbox's directory. Default: nothing. */
+  readonly logLevel?: "error" | "warn" | "info" | "debug" | "trace" | undefined
+  /** Stop the sandbox when it has run for so long, in whole seconds, rounded up. Default: never. */
+  readonly maxDuration?: Duration.Input | undefined
+  /** Stop the sandbox when nothing has happened in it for so long, in whole seconds, rounded up. Default: never. */
+  readonly idleTimeout?: Duration.Input | undefined
+  /** What becomes of it when its scope closes. Default: `"destroy"`. */
+  readonly onClose?: OnClose | undefined
+}
+
+const Name = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/, {
+    expected: "1 to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+  })
+)
+
+const OnClose = Schema.Literals(["destroy", "stop", "detach"])
+
+const Options = Schema.Struct({
+  name: Schema.optional(Name),
+  image: Text.check(Schema.isMinLength(1)),
+  cpus: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))),
+  memory: Schema.optional(Memory),
+  env: Schema.optional(Variables),
+  labels: Schema.optional(Schema.Record(Schema.String, Schema.String)),
+  workdir: Schema.optional(Text),
+  shell: Schema.optional(Text),
+  user: Schema.optional(Text),
+  hostname: Schema.optional(Text),
+  pullPolicy: Schema.optional(Schema.Literals(["always", "if-missing", "never"])),
+  logLevel: Schema.optional(Schema.Literals(["error", "warn", "info", "debug", "trace"])),
+  maxDuration: Schema.optional(Span),
+  idleTimeout: Schema.optional(Span),
+  onClose: Schema.optional(OnClose)
+})
+
+/**
+ * How to stop a sandbox.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface StopOptions {
+  /** How long the guest may take to shut down. Zero kills at once, if that is allowed. Default: 10 seconds. */
+  readonly grace?: Duration.Input | undefined
+  /** Kill the VM when the grace is over, or when the guest cannot be asked. Default: true. */
+  readonly thenKill?: boolean | undefined
+}
+
+const StopOptions = Schema.Struct({ grace: Schema.optional(Span), thenKill: Schema.optional(Schema.Boolean) })
+
+/** The grace of the official SDKs' `stop`. */
+const defaultGrace = "10 seconds"
+
+/**
+ * Options of {@link start}.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface StartOptions {
+  /** What becomes of it when its scope closes. Default: `"stop"`, since it was there before. */
+  readonly onClose?: OnClose | undefined
+}
+
+const StartOptions = Schema.Struct({ name: Name, onClose: Schema.optional(OnClose) })
+
+const NameOptions = Schema.Struct({ name: Name })
+
+const TypeId = "~@effect-microsandbox/core/Sandbox"
+
+/**
+ * A running sandbox.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export interface Sandbox {
+  readonly [TypeId]: typeof TypeId
+  readonly name: string
+  /** Stays the same for the sandbox's life, and is not reused with its name. */
+  readonly id: string
+  /**
+   * Runs a program and collects its output; a non-zero exit code is a value, not an error. Interruption kills the
+   * program's process group and waits for the guest's word that it has gone, at most 5 seconds.
+   */
+  readonly exec: (
+    command: string,
+    args?: ReadonlyArray<string>,
+    options?: ExecOptions
+  ) => Effect.Effect<ExecOutput, MicrosandboxError>
+  /** Runs a script in the sandbox's shell, as `exec` does. */
+  readonly shell: (script: string, options?: ExecOptions) => Effect.Effect<ExecOutput, MicrosandboxError>
+  /** Starts a program; its scope ends it. */
+  readonly spawn: (
+    command: string,
+    args?: ReadonlyArray<string>,
+    options?: SpawnOptions
+  ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /** The state, looked up now. */
+  readonly status: Effect.Effect<Status, MicrosandboxError>
+  /** Stops the sandbox; one that has stopped is no error. Never hangs: it ends by the grace, or by force after it. */
+  readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
+  /** Kills the VM and waits until it is gone. */
+  readonly kill: Effect.Effect<void, MicrosandboxError>
+  /** Lets the sandbox run on when its scope closes, while this process lives. */
+  readonly detach: Effect.Effect<void, MicrosandboxError>
+}
+
+/**
+ * The one sandbox of a program, as {@link layer} provides it.
+ *
+ * @stability unstable
+ * @category services
+ * @since 0.1.0
+ */
+export const Sandbox: Context.Service<Sandbox, Sandbox> = Context.Service("@effect-microsandbox/core/Sandbox")
+
+/**
+ * A sandbox as the backend's catalogue has it.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/Info")({
+  name: Schema.String,
+  id: Schema.String,
+  status: Status,
+  labels: Schema.Record(Schema.String, Schema.String),
+  /** Milliseconds since 1970. */
+  createdAt: Schema.optionalKey(Schema.Finite),
+  lastFailure: Schema.optionalKey(Schema.String)
+}) {}
+
+/** What the engine's shell commands run with when the sandbox names no shell. */
+const defaultShell = "/bin/sh"
+
+interface Ending {
+  onClose: OnClose
+}
+
+const makeSandbox = (
+  native: Native.Native["Service"],
+  handle: Native.Sandbox,
+  ending: Ending,
+  shell: string
+): Sandbox => {
+  const target = { native, handle, name: handle.name }
+  const subject = (operation: string): Subject => ({ operation, sandbox: handle.name })
+  const runShell = exec.exec("Sandbox.shell", target)
+  const stop = subject("Sandbox.stop")
+  const decodeStop = decodeOptions(StopOptions, stop)
+  return {
+    [TypeId]: TypeId,
+    name: handle.name,
+    id: handle.id,
+    exec: exec.exec("Sandbox.exec", target),
+    shell: (script, options) => runShell(shell, ["-c", script], options),
+    spawn: exec.spawn("Sandbox.spawn", target),
+    status: native.call((token) => handle.status(token)).pipe(
+      mapFailure(subject("Sandbox.status")),
+      Effect.map((status) => status as Status),
+      Effect.withSpan("Sandbox.status")
+    ),
+    stop: Effect.fn("Sandbox.stop")(function*(options = {}) {
+      const { grace = defaultGrace, thenKill = true } = yield* decodeStop(options)
+      yield* native.call((token) => handle.stop({ graceMs: toMillis(grace), thenKill }, token)).pipe(mapFailure(stop))
+    }),
+    kill: native.call((token) => handle.kill(token)).pipe(
+      mapFailure(subject("Sandbox.kill")),
+      Effect.withSpan("Sandbox.kill")
+    ),
+    detach: native.call((token) => handle.detach(token)).pipe(
+      mapFailure(subject("Sandbox.detach")),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          ending.onClose = "detach"
+        })
+      ),
+      Effect.withSpan("Sandbox.detach")
+    )
+  }
+}
+
+/**
+ * Ends a sandbox as `onClose` says, then gives its handle back. What cannot be ended is a leak, and a leak is a defect;
+ * a sandbox that somebody else has ended is not.
+ */
+const close = (native: Native.Native["Service"], handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> => {
+  const subject: Subject = { operation: "Sandbox.close", sandbox: handle.name }
+  const stop = native.call((token) => handle.stop({ graceMs: toMillis(defaultGrace), thenKill: true }, token))
+  const remove = native.call((token) => handle.remove(token))
+  const end = onClose === "detach" ? Effect.void : onClose === "stop" ? stop : Effect.andThen(stop, remove)
+  return end.pipe(
+    mapFailure(subject),
+    Effect.catchReasons("MicrosandboxError", {
+      SandboxNotFound: () => Effect.void,
+      SandboxReplaced: () => Effect.void
+    }),
+    Effect.orDie,
+    Effect.ensuring(Effect.promise(() => handle.close())),
+    Effect.withSpan("Sandbox.close", { attributes: { sandbox: handle.name, onClose } })
+  )
+}
+
+const makeSubject: Subject = { operation: "Sandbox.make" }
+const decodeMake = decodeOptions(Options, makeSubject)
+
+/**
+ * Boots a sandbox and ends it with the scope.
+ *
+ * **Details**
+ *
+ * It answers when the guest's agent does, typically within a second on hardware. A boot that fails, or that is
+ * interrupted, is undone before the effect ends: no VM, no directory, and the name is free. The reason says what was
+ * wrong: `InvalidConfig` names the option, `SandboxAlreadyExists` the name, `RootfsNotFound` and the `Image…` reasons the
+ * image, `RuntimeNotInstalled` and `RuntimeVersionMismatch` the runtime, `BootStart` the stage that failed.
+ *
+ * **Example** (A sandbox for the length of an effect)
+ *
+ * ```ts
+ * import { Backend, Sandbox } from "@effect-microsandbox/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const sandbox = yield* Sandbox.make({ image: "alpine", memory: "512 MiB" })
+ *   const { stdout } = yield* sandbox.exec("uname", ["-a"])
+ *   return stdout
+ * })
+ *
+ * Effect.scoped(program).pipe(Effect.provide(Backend.layerLocal()))
+ * ```
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fn("Sandbox.make")(function*(
+  options: Options
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const { idleTimeout, maxDuration, memory, name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(
+    options
+  )
+  yield* Effect.annotateCurrentSpan({ sandbox: name, image: rest.image })
+  const { handle: backend, native } = yield* Backend
+  const ending: Ending = { onClose }
+  const handle = yield* native.acquire(
+    (token) =>
+      backend.createSandbox(
+        defined({
+          ...rest,
+          name,
+          memoryMib: memory === undefined ? undefined : toMebibytes(memory),
+          maxDurationSecs: maxDuration === undefined ? undefined : toSeconds(maxDuration),
+          idleTimeoutSecs: idleTimeout === undefined ? undefined : toSeconds(idleTimeout),
+          detached: onClose === "detach"
+        }),
+        token
+      ),
+    (handle) => close(native, handle, ending)
+  ).pipe(mapFailure({ ...makeSubject, sandbox: name }))
+  return makeSandbox(native, handle, ending, rest.shell ?? defaultShell)
+})
+
+const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
+
+const startSubject: Subject = { operation: "Sandbox.start" }
+const decodeStart = decodeOptions(StartOptions, startSubject)
+
+/**
+ * Starts a sandbox that has stopped, by name; the scope stops it again.
+ *
+ * **Details**
+ *
+ * An interrupted start stops the VM and keeps the sandbox, stopped. Reasons: `SandboxNotFound`, `SandboxStillRunning`,
+ * and those of a boot.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const start = Effect.fn("Sandbox.start")(function*(
+  name: string,
+  options: StartOptions = {}
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const { onClose = "stop" } = yield* decodeStart({ ...options, name })
+  const { handle: backend, native } = yield* Backend
+  const ending: Ending = { onClose }
+  const handle = yield* native.acquire(
+    (token) => backend.startSandbox(name, onClose === "detach", token),
+    (handle) => close(native, handle, ending)
+  ).pipe(mapFailure({ ...startSubject, sandbox: name }))
+  return makeSandbox(native, handle, ending, defaultShell)
+})
+
+/** An operation on a sandbox that is known by its name only. */
+const byName = <A>(
+  operation: string,
+  run: (backend: Native.Backend, name: string) => Parameters<Native.Native["Service"]["call"]>[0]
+) => {
+  const decode = decodeOptions(NameOptions, { operation })
+  return Effect.fn(operation)(function*(name: string): Effect.fn.Return<A, MicrosandboxError, Backend> {
+    yield* decode({ name })
+    const { handle, native } = yield* Backend
+    return (yield* native.call(run(handle, name)).pipe(mapFailure({ operation, sandbox: name }))) as A
+  })
+}
+
+/**
+ * Looks a sandbox up by name. Fails with `SandboxNotFound`.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backend> =>
+  Effect.map(
+    byName<Native.SandboxInfo>("Sandbox.get", (backend, name) => (token) => backend.getSandbox(name, token))(name),
+    (info) => new Info({ ...info, status: info.status as Status })
+  )
+
+/**
+ * Removes a stopped sandbox by name: its row, its disk, its directory. Fails with `SandboxNotFound` or
+ * `SandboxStillRunning`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const remove: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName<void>(
+  "Sandbox.remove",
+  (backend, name) => (token) => backend.removeSandbox(name, token)
+)
+
+/**
+ * Kills a sandbox by name and waits until it is gone. Fails with `SandboxNotFound`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName<void>(
+  "Sandbox.kill",
+  (backend, name) => (token) => backend.killSandbox(name, token)
+)
+
+/**
+ * One sandbox for a whole program.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Sandbox, MicrosandboxError, Backend> =>
+  Layer.effect(Sandbox, make(options))

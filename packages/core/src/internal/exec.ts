@@ -1,0 +1,236 @@
+/** Running programs through the addon: collected in one call, or pulled from a handle. */
+import type { Native } from "@effect-microsandbox/native"
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import type { ExecEvent, ExecHandle, ExecOptions, ExecOutput, ExitStatus, SpawnOptions } from "../Exec.ts"
+import type { MicrosandboxError } from "../MicrosandboxError.ts"
+import { decodeOptions, mapFailure, type Subject } from "./failure.ts"
+import { defined, Span, Text, toMillis, Variables } from "./inputs.ts"
+
+/** Enough to amortize a crossing of the border, little enough to start work on soon. */
+const batchBytes = 256 * 1024
+
+const sigkill = 9
+
+const Options = {
+  cwd: Schema.optional(Text),
+  user: Schema.optional(Text),
+  env: Schema.optional(Variables)
+}
+
+const ExecOptions = Schema.Struct({
+  command: Text.check(Schema.isMinLength(1)),
+  args: Schema.Array(Text),
+  ...Options,
+  stdin: Schema.optional(Schema.Union([Schema.String, Schema.Uint8Array])),
+  timeout: Schema.optional(Span)
+})
+
+const SpawnOptions = Schema.Struct({
+  command: Text.check(Schema.isMinLength(1)),
+  args: Schema.Array(Text),
+  ...Options,
+  tty: Schema.optional(Schema.Boolean),
+  stdin: Schema.optional(Schema.Boolean)
+})
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+const toBytes = (chunk: string | Uint8Array): Uint8Array => typeof chunk === "string" ? encoder.encode(chunk) : chunk
+
+/** The border takes Node's buffers; this is a view, not a copy. */
+const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const exitStatus = (exitCode: number): ExitStatus => ({ exitCode, success: exitCode === 0 })
+
+/** What a running program needs of the sandbox that it runs in. */
+export interface Target {
+  readonly native: Native.Native["Service"]
+  readonly handle: Native.Sandbox
+  readonly name: string
+}
+
+export const exec = (operation: string, { handle, name, native }: Target) => {
+  const subject: Subject = { operation, sandbox: name }
+  const decode = decodeOptions(ExecOptions, subject)
+  return Effect.fn(operation)(function*(
+    command: string,
+    args: ReadonlyArray<string> = [],
+    options: ExecOptions = {}
+  ): Effect.fn.Return<ExecOutput, MicrosandboxError> {
+    const { stdin, timeout, ...rest } = yield* decode({ ...options, command, args })
+    const output = yield* native.call((token) =>
+      handle.exec(
+        defined({
+          ...rest,
+          args: [...rest.args],
+          stdinData: stdin === undefined ? undefined : toBuffer(toBytes(stdin)),
+          timeoutMs: timeout === undefined ? undefined : toMillis(timeout)
+        }),
+        token
+      )
+    ).pipe(mapFailure(subject))
+    return new Output(output.exitCode, output.stdout, output.stderr)
+  })
+}
+
+/** Decodes text only when it is asked for. */
+class Output implements ExecOutput {
+  readonly exitCode: number
+  readonly stdoutBytes: Uint8Array
+  readonly stderrBytes: Uint8Array
+
+  constructor(exitCode: number, stdoutBytes: Uint8Array, stderrBytes: Uint8Array) {
+    this.exitCode = exitCode
+    this.stdoutBytes = stdoutBytes
+    this.stderrBytes = stderrBytes
+  }
+
+  get success(): boolean {
+    return this.exitCode === 0
+  }
+
+  get stdout(): string {
+    return decoder.decode(this.stdoutBytes)
+  }
+
+  get stderr(): string {
+    return decoder.decode(this.stderrBytes)
+  }
+}
+
+export const spawn = (operation: string, { handle: sandbox, name, native }: Target) => {
+  const subject: Subject = { operation, sandbox: name }
+  const decode = decodeOptions(SpawnOptions, subject)
+  return Effect.fn(operation)(function*(
+    command: string,
+    args: ReadonlyArray<string> = [],
+    options: SpawnOptions = {}
+  ): Effect.fn.Return<ExecHandle, MicrosandboxError, Scope.Scope> {
+    const what = yield* decode({ ...options, command, args })
+    const handle = yield* native.acquire(
+      (token) => sandbox.spawn(defined({ ...what, args: [...what.args] }), token),
+      (handle) => release(handle, name)
+    ).pipe(mapFailure(subject))
+    const events = yield* makeEvents(native, handle, subject)
+    const control = (run: (token: CancelToken) => ReturnType<Native.Exec["signal"]>) =>
+      native.call(run).pipe(mapFailure(subject))
+    const exited = Effect.map(events.exited, exitStatus)
+    return {
+      pid: yield* events.started,
+      stdin: Sink.forEachArray((chunks: Arr.NonEmptyReadonlyArray<string | Uint8Array>) =>
+        Effect.forEach(
+          chunks,
+          (chunk) => control((token) => handle.write(toBuffer(toBytes(chunk)), token)),
+          { discard: true }
+        )
+      ).pipe(Sink.mapEffectEnd(() => Effect.as(control((token) => handle.closeStdin(token)), [undefined] as const))),
+      stdout: events.stream((event) => event._tag === "Stdout" ? event.data : undefined),
+      stderr: events.stream((event) => event._tag === "Stderr" ? event.data : undefined),
+      all: events.stream((event) => event._tag === "Stdout" || event._tag === "Stderr" ? event.data : undefined),
+      events: events.stream((event) => event),
+      exitStatus: exited,
+      signal: (signal) => control((token) => handle.signal(signal, token)),
+      kill: Effect.andThen(control((token) => handle.signal(sigkill, token)), Effect.asVoid(exited)),
+      resize: (rows, columns) => control((token) => handle.resize(rows, columns, token))
+    }
+  })
+}
+
+type CancelToken = Parameters<Native.Exec["read"]>[1]
+
+/** Kills what still runs. Without the guest's word, the connection was cut, and the guest kills the group for that. */
+const release = (handle: Native.Exec, sandbox: string): Effect.Effect<void> =>
+  Effect.flatMap(Effect.promise(() => handle.close()), ({ confirmed }) =>
+    confirmed
+      ? Effect.void
+      : Effect.logWarning("the guest did not confirm the end of a program", { sandbox }))
+
+interface Events {
+  readonly started: Effect.Effect<number, MicrosandboxError>
+  readonly exited: Effect.Effect<number, MicrosandboxError>
+  readonly stream: <A>(select: (event: ExecEvent) => A | undefined) => Stream.Stream<A, MicrosandboxError>
+}
+
+/**
+ * One queue in front of the handle, shared by all readers. A reader takes what it wants of what is there, and pulls the
+ * next batch when there is nothing for it. A batch is queued as it arrives, before any fiber sees it, so that an
+ * interruption loses nothing.
+ */
+const makeEvents = Effect.fnUntraced(function*(
+  native: Native.Native["Service"],
+  handle: Native.Exec,
+  subject: Subject
+): Effect.fn.Return<Events> {
+  const one = yield* Semaphore.make(1)
+  let queue: Array<ExecEvent> = []
+  let batches = 0
+  let started: number | undefined
+  let exited: number | undefined
+  let end: Effect.Effect<undefined, MicrosandboxError> | undefined
+
+  const receive = (batch: ReadonlyArray<ExecEvent>): void => {
+    batches++
+    if (batch.length === 0) end = Effect.undefined
+    for (const event of batch) {
+      if (event._tag === "Started") started = event.pid
+      if (event._tag === "Exited") exited = event.code
+      queue.push(event)
+    }
+  }
+
+  const read = native.call((token) => handle.read(batchBytes, token), receive).pipe(
+    mapFailure(subject),
+    Effect.tapError((error) =>
+      Effect.sync(() => {
+        end = Effect.fail(error)
+      })
+    )
+  )
+
+  /** Reads batches until `take` finds something; undefined at the end. One reader at a time crosses the border. */
+  const pull = <A>(take: () => A | undefined): Effect.Effect<A | undefined, MicrosandboxError> =>
+    Effect.suspend(() => {
+      const found = take()
+      if (found !== undefined) return Effect.succeed(found)
+      if (end !== undefined) return end
+      const seen = batches
+      // Another reader may have brought the next batch while this one waited for its turn.
+      const next = Effect.suspend(() => batches === seen && end === undefined ? read : Effect.void)
+      return Effect.andThen(one.withPermit(next), pull(take))
+    })
+
+  const until = (value: () => number | undefined): Effect.Effect<number, MicrosandboxError> =>
+    Effect.filterOrElse(
+      pull(value),
+      (found) => found !== undefined,
+      () => Effect.die(new Error("the events of a program ended without the one that ends them"))
+    )
+
+  const stream = <A>(select: (event: ExecEvent) => A | undefined): Stream.Stream<A, MicrosandboxError> => {
+    const take = (): Arr.NonEmptyReadonlyArray<A> | undefined => {
+      const taken: Array<A> = []
+      const rest: Array<ExecEvent> = []
+      for (const event of queue) {
+        const value = select(event)
+        if (value === undefined) rest.push(event)
+        else taken.push(value)
+      }
+      if (taken.length === 0) return undefined
+      queue = rest
+      return taken as unknown as Arr.NonEmptyReadonlyArray<A>
+    }
+    return Stream.fromPull(Effect.succeed(
+      Effect.filterOrElse(pull(take), (chunk) => chunk !== undefined, () => Cause.done())
+    ))
+  }
+
+  return { started: until(() => started), exited: until(() => exited), stream }
+})

@@ -1,0 +1,203 @@
+//! The engine as one object: what runs in it, what is alive in it, and how it ends.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use microsandbox::config::{set_sdk_libkrunfw_path, set_sdk_msb_path};
+use napi_derive::napi;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, LocalOptions};
+use crate::cancel::{Cancel, CancelToken};
+use crate::failure::Failure;
+use crate::outcome::{Outcome, Stop};
+
+/// The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it.
+#[napi(object, object_to_js = false)]
+pub struct RuntimePair {
+    pub msb: String,
+    pub libkrunfw: String,
+}
+
+/// What is alive in an engine. All zero is the only good answer at its end.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Copy)]
+pub struct LiveHandles {
+    pub backends: u32,
+    pub sandboxes: u32,
+    pub execs: u32,
+    pub calls: u32,
+}
+
+/// The kinds of handle that an engine counts.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Backend,
+    Sandbox,
+    Exec,
+}
+
+#[derive(Default)]
+struct Counters {
+    backends: AtomicU32,
+    sandboxes: AtomicU32,
+    execs: AtomicU32,
+}
+
+impl Counters {
+    fn of(&self, kind: Kind) -> &AtomicU32 {
+        match kind {
+            Kind::Backend => &self.backends,
+            Kind::Sandbox => &self.sandboxes,
+            Kind::Exec => &self.execs,
+        }
+    }
+}
+
+/// State that every handle of one engine shares.
+pub(crate) struct EngineState {
+    live: Counters,
+    calls: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// Keeps a handle counted for as long as it lives.
+pub(crate) struct Live {
+    engine: Arc<EngineState>,
+    kind: Kind,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.engine.live.of(self.kind).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Live {
+    pub(crate) fn engine(&self) -> &Arc<EngineState> {
+        &self.engine
+    }
+}
+
+impl EngineState {
+    pub(crate) fn count(self: &Arc<Self>, kind: Kind) -> Live {
+        self.live.of(kind).fetch_add(1, Ordering::Relaxed);
+        Live {
+            engine: self.clone(),
+            kind,
+        }
+    }
+
+    /// Run one call of this engine: refused when the engine is closing, counted while it runs.
+    ///
+    /// `work` is handed the cancel to watch, so that each call decides what it must undo first.
+    pub(crate) async fn run<T, F>(&self, token: CancellationToken, work: impl FnOnce(Cancel) -> F) -> Outcome<T>
+    where
+        F: Future<Output = Result<T, Stop>>,
+    {
+        // Counted before the check: `close` either sees this call or this call sees the close.
+        let counted = self.calls.token();
+        if self.closing.is_cancelled() {
+            return Err(Stop::Failed(Failure::engine_closed())).into();
+        }
+        let result = work(Cancel {
+            call: token,
+            engine: self.closing.clone(),
+        })
+        .await;
+        drop(counted);
+        result.into()
+    }
+
+    /// The calls that give handles back: never refused and never cancelled, so that a close can end
+    /// what is alive while the engine itself is closing.
+    pub(crate) async fn finish<T>(&self, work: impl Future<Output = T>) -> T {
+        let counted = self.calls.token();
+        let value = work.await;
+        drop(counted);
+        value
+    }
+
+    fn live(&self) -> LiveHandles {
+        LiveHandles {
+            backends: self.live.backends.load(Ordering::Relaxed),
+            sandboxes: self.live.sandboxes.load(Ordering::Relaxed),
+            execs: self.live.execs.load(Ordering::Relaxed),
+            calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The pair that this process launches. The crate keeps it in a `OnceLock`, so a second, other pair
+/// would be ignored in silence; here it is refused.
+static PAIR: Mutex<Option<(PathBuf, PathBuf)>> = Mutex::new(None);
+
+/// Hand the runtime pair to the engine by path. `MSB_PATH` still wins, as everywhere.
+///
+/// Answers false when this process already launches another pair.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn use_runtime(pair: RuntimePair) -> bool {
+    let wanted = (PathBuf::from(pair.msb), PathBuf::from(pair.libkrunfw));
+    let mut current = PAIR.lock();
+    if let Some(current) = current.as_ref() {
+        return *current == wanted;
+    }
+    set_sdk_msb_path(wanted.0.clone());
+    set_sdk_libkrunfw_path(wanted.1.clone());
+    *current = Some(wanted);
+    true
+}
+
+/// One engine: made when the `Native` service is built, closed when its scope closes.
+#[napi]
+pub struct Engine {
+    state: Arc<EngineState>,
+}
+
+#[napi]
+impl Engine {
+    #[napi(constructor)]
+    #[must_use]
+    #[allow(clippy::new_without_default)] // only JavaScript makes one
+    pub fn new() -> Self {
+        Self {
+            state: Arc::new(EngineState {
+                live: Counters::default(),
+                calls: TaskTracker::new(),
+                closing: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Open a backend on this machine.
+    #[napi(ts_return_type = "Promise<Outcome<Backend>>")]
+    pub async fn open_local(&self, options: LocalOptions, token: &CancelToken) -> napi::Result<Outcome<Backend>> {
+        let state = self.state.clone();
+        Ok(self
+            .state
+            .run(token.token(), |cancel| Backend::open_local(state, options, cancel))
+            .await)
+    }
+
+    /// What is alive now.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn live(&self) -> LiveHandles {
+        self.state.live()
+    }
+
+    /// Refuse new calls, cancel the ones in flight, wait until the last has ended, and say what is
+    /// still alive. Idempotent.
+    #[napi]
+    pub async fn close(&self) -> napi::Result<LiveHandles> {
+        self.state.closing.cancel();
+        self.state.calls.close();
+        self.state.calls.wait().await;
+        Ok(self.state.live())
+    }
+}

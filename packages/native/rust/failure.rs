@@ -1,0 +1,782 @@
+//! Every way in which the engine fails, as data.
+//!
+//! One variant for each variant of the crate's `MicrosandboxError`, with its fields, and a few that
+//! the crate leaves to text. That text is read here, once, and nowhere else.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use microsandbox::{MicrosandboxError, UnsupportedReason};
+use microsandbox_agent_client::AgentClientError;
+use microsandbox_image::ImageError;
+use napi_derive::napi;
+
+/// The `msb` that crate 0.7.2 knows how to launch (`lib/runtime/launch_contract.rs`).
+pub(crate) const RUNTIME_VERSION: &str = "0.7.2";
+
+/// Why a call failed. `message` is the engine's own sentence.
+#[napi(discriminant = "_tag", object_from_js = false)]
+#[derive(Debug)]
+pub enum Failure {
+    // What the crate's error type has.
+    Io {
+        message: String,
+        kind: String,
+        errno: Option<i32>,
+    },
+    Http {
+        message: String,
+        status: Option<u16>,
+        timeout: bool,
+        connect: bool,
+    },
+    CloudHttp {
+        message: String,
+        status: u16,
+        code: Option<String>,
+    },
+    LibkrunfwNotFound {
+        message: String,
+    },
+    RuntimeNotInstalled {
+        message: String,
+    },
+    RuntimeIncomplete {
+        message: String,
+    },
+    Database {
+        message: String,
+    },
+    InvalidConfig {
+        message: String,
+        field: Option<String>,
+    },
+    NoDefaultCommand {
+        message: String,
+    },
+    SandboxNotFound {
+        message: String,
+        sandbox: String,
+    },
+    SandboxAlreadyExists {
+        message: String,
+        sandbox: String,
+    },
+    SandboxReplaced {
+        message: String,
+        sandbox: String,
+        expected: String,
+        actual: String,
+    },
+    SandboxStillRunning {
+        message: String,
+        sandbox: String,
+    },
+    SandboxNotRunning {
+        message: String,
+    },
+    SandboxStopTimedOut {
+        message: String,
+        sandbox: String,
+        timeout_ms: f64,
+    },
+    Runtime {
+        message: String,
+    },
+    StopTimeout {
+        message: String,
+        sandbox: String,
+        timeout_ms: f64,
+    },
+    BootStart {
+        message: String,
+        sandbox: String,
+        stage: String,
+        errno: Option<i32>,
+    },
+    Json {
+        message: String,
+    },
+    Protocol {
+        message: String,
+    },
+    AgentClient {
+        message: String,
+        kind: String,
+    },
+    ControlClient {
+        message: String,
+        delivery: String,
+    },
+    ControlStateChanged {
+        message: String,
+    },
+    ControlSecretBatch {
+        message: String,
+        applied_count: u32,
+        failed_index: u32,
+    },
+    Nix {
+        message: String,
+        errno: i32,
+    },
+    ExecTimeout {
+        message: String,
+        timeout_ms: f64,
+    },
+    ExecFailed {
+        message: String,
+        kind: String,
+        errno: Option<i32>,
+        errno_name: Option<String>,
+        stage: Option<String>,
+    },
+    Terminal {
+        message: String,
+    },
+    SandboxFsOps {
+        message: String,
+        errno: Option<i32>,
+    },
+    ImageNotFound {
+        message: String,
+        reference: String,
+    },
+    ImageInUse {
+        message: String,
+    },
+    VolumeNotFound {
+        message: String,
+        volume: String,
+    },
+    VolumeAlreadyExists {
+        message: String,
+        volume: String,
+    },
+    NetworkBuilder {
+        message: String,
+    },
+    PatchFailed {
+        message: String,
+    },
+    SnapshotNotFound {
+        message: String,
+        reference: String,
+    },
+    SnapshotAlreadyExists {
+        message: String,
+        reference: String,
+    },
+    SnapshotSandboxRunning {
+        message: String,
+        sandbox: String,
+    },
+    SnapshotImageMissing {
+        message: String,
+    },
+    SnapshotIntegrity {
+        message: String,
+    },
+    SnapshotSourceRecovery {
+        message: String,
+        source_sandbox: String,
+        checkpoint_id: String,
+        checkpoint_path: String,
+        artifact_path: Option<String>,
+        detail: String,
+        publication_error: Option<String>,
+    },
+    SnapshotMigration {
+        message: String,
+        code: String,
+        phase: String,
+        artifact: String,
+        detail: String,
+    },
+    MetricsDisabled {
+        message: String,
+        sandbox: String,
+    },
+    MetricsUnavailable {
+        message: String,
+        sandbox: String,
+    },
+    MissedRotation {
+        message: String,
+        dropped_from_offset: f64,
+    },
+    InvalidCursor {
+        message: String,
+    },
+    Unsupported {
+        message: String,
+        operation: String,
+        reason: String,
+        hint: String,
+    },
+    Custom {
+        message: String,
+    },
+    // `MicrosandboxError::Image`, one variant for each of `ImageError`.
+    ImageRegistry {
+        message: String,
+    },
+    ImagePlatformNotFound {
+        message: String,
+        reference: String,
+        os: String,
+        arch: String,
+    },
+    ImageManifestInvalid {
+        message: String,
+    },
+    ImageConfigInvalid {
+        message: String,
+    },
+    ImageDigestMismatch {
+        message: String,
+        digest: String,
+        expected: String,
+        actual: String,
+    },
+    ImageMaterialize {
+        message: String,
+        digest: String,
+    },
+    ImageCache {
+        message: String,
+        path: String,
+        errno: Option<i32>,
+    },
+    ImageNotCached {
+        message: String,
+        reference: String,
+    },
+    ImageCertificateInvalid {
+        message: String,
+    },
+    // What the crate says only in words.
+    RuntimeVersionMismatch {
+        message: String,
+        expected: String,
+        actual: String,
+        path: Option<String>,
+    },
+    KillTimeout {
+        message: String,
+    },
+    AgentReadyTimeout {
+        message: String,
+    },
+    ExecSessionLost {
+        message: String,
+    },
+    MetricsNotReady {
+        message: String,
+    },
+    // What this addon finds before the engine does, or after it.
+    HomePathTooLong {
+        message: String,
+        path: String,
+        limit: u32,
+    },
+    HomeNotWritable {
+        message: String,
+        path: String,
+        errno: Option<i32>,
+    },
+    HomeWithoutXattrs {
+        message: String,
+        path: String,
+        errno: Option<i32>,
+    },
+    RootfsNotFound {
+        message: String,
+        path: String,
+    },
+    RollbackIncomplete {
+        message: String,
+        sandbox: String,
+    },
+    EngineClosed {
+        message: String,
+    },
+    HandleClosed {
+        message: String,
+        kind: String,
+    },
+}
+
+/// Failures of this addon's own making.
+impl Failure {
+    pub(crate) fn engine_closed() -> Self {
+        Self::EngineClosed {
+            message: "the engine is closed: its Native layer's scope has ended".into(),
+        }
+    }
+
+    pub(crate) fn handle_closed(kind: &str) -> Self {
+        Self::HandleClosed {
+            message: format!("this {kind} handle is closed: its scope has ended"),
+            kind: kind.into(),
+        }
+    }
+
+    pub(crate) fn exec_session_lost() -> Self {
+        Self::ExecSessionLost {
+            message: "the connection to the guest ended before the process did".into(),
+        }
+    }
+
+    pub(crate) fn home_path_too_long(home: &Path, limit: usize) -> Self {
+        let path = home.display().to_string();
+        Self::HomePathTooLong {
+            message: format!(
+                "home {path} is {} bytes long; the sockets below it leave room for {limit}",
+                home.as_os_str().len()
+            ),
+            path,
+            limit: u32::try_from(limit).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn home_not_writable(home: &Path, error: &io::Error) -> Self {
+        let path = home.display().to_string();
+        Self::HomeNotWritable {
+            message: format!("home {path} cannot be written: {error}"),
+            path,
+            errno: error.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn home_without_xattrs(home: &Path, error: &io::Error) -> Self {
+        let path = home.display().to_string();
+        Self::HomeWithoutXattrs {
+            message: format!("home {path} is on a file system without user extended attributes: {error}"),
+            path,
+            errno: error.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn rootfs_not_found(path: &str) -> Self {
+        Self::RootfsNotFound {
+            message: format!("no root file system at {path}"),
+            path: path.into(),
+        }
+    }
+
+    pub(crate) fn rollback_incomplete(name: &str, detail: &str) -> Self {
+        Self::RollbackIncomplete {
+            message: format!("sandbox {name:?} was not created, and what was begun could not be removed: {detail}"),
+            sandbox: name.into(),
+        }
+    }
+
+    pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {
+        let at = path.as_deref().map_or_else(String::new, |path| format!(" at {path}"));
+        Self::RuntimeVersionMismatch {
+            message: format!("the runtime{at} is version {actual}; this SDK launches exactly {RUNTIME_VERSION}"),
+            expected: RUNTIME_VERSION.into(),
+            actual: actual.into(),
+            path,
+        }
+    }
+}
+
+impl From<MicrosandboxError> for Failure {
+    #[allow(clippy::too_many_lines)] // one arm for each variant: the length is the point
+    fn from(error: MicrosandboxError) -> Self {
+        use MicrosandboxError as E;
+        let message = error.to_string();
+        match error {
+            E::Io(error) => Self::from(error),
+            E::Http(error) => Self::Http {
+                message,
+                status: error.status().map(|status| status.as_u16()),
+                timeout: error.is_timeout(),
+                connect: error.is_connect(),
+            },
+            E::CloudHttp { status, code, .. } => Self::CloudHttp { message, status, code },
+            E::LibkrunfwNotFound(_) => Self::LibkrunfwNotFound { message },
+            E::RuntimeNotInstalled(_) => Self::RuntimeNotInstalled { message },
+            E::RuntimeIncomplete(_) => Self::RuntimeIncomplete { message },
+            E::Database(_) => Self::Database { message },
+            E::InvalidConfig(_) => Self::InvalidConfig { message, field: None },
+            E::NoDefaultCommand => Self::NoDefaultCommand { message },
+            E::SandboxNotFound(sandbox) => Self::SandboxNotFound { message, sandbox },
+            E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists {
+                message,
+                sandbox: first_quoted(text),
+            },
+            E::SandboxReplaced { name, expected, actual } => Self::SandboxReplaced {
+                message,
+                sandbox: name,
+                expected,
+                actual,
+            },
+            E::SandboxStillRunning(text) => Self::SandboxStillRunning {
+                message,
+                sandbox: first_quoted(text),
+            },
+            E::SandboxNotRunning(_) => Self::SandboxNotRunning { message },
+            E::SandboxStopTimedOut { name, timeout } => Self::SandboxStopTimedOut {
+                message,
+                sandbox: name,
+                timeout_ms: millis(timeout),
+            },
+            E::Runtime(text) => from_runtime_text(&text, message),
+            E::StopTimeout { name, timeout, .. } => Self::StopTimeout {
+                message,
+                sandbox: name,
+                timeout_ms: millis(timeout),
+            },
+            E::BootStart { name, err } => Self::BootStart {
+                message,
+                sandbox: name,
+                stage: snake_case(&err.stage),
+                errno: err.errno,
+            },
+            E::Json(_) => Self::Json { message },
+            E::Protocol(_) => Self::Protocol { message },
+            E::AgentClient(error) if nobody_listens(&error) => Self::SandboxNotRunning { message },
+            E::AgentClient(error) => Self::AgentClient {
+                message,
+                kind: agent_client_kind(&error).into(),
+            },
+            E::ControlClient(error) => Self::ControlClient {
+                message,
+                delivery: format!("{:?}", error.delivery()),
+            },
+            E::ControlStateChanged => Self::ControlStateChanged { message },
+            E::ControlSecretBatch {
+                applied_count,
+                failed_index,
+                ..
+            } => Self::ControlSecretBatch {
+                message,
+                applied_count,
+                failed_index,
+            },
+            E::Nix(errno) => Self::Nix {
+                message,
+                errno: errno as i32,
+            },
+            E::ExecTimeout(timeout) => Self::ExecTimeout {
+                message,
+                timeout_ms: millis(timeout),
+            },
+            E::ExecFailed(failed) => Self::from(failed),
+            E::Terminal(_) => Self::Terminal { message },
+            E::SandboxFsOps(text) => Self::SandboxFsOps {
+                message,
+                errno: os_error(&text),
+            },
+            E::ImageNotFound(reference) => Self::ImageNotFound { message, reference },
+            E::ImageInUse(_) => Self::ImageInUse { message },
+            E::VolumeNotFound(volume) => Self::VolumeNotFound { message, volume },
+            E::VolumeAlreadyExists(volume) => Self::VolumeAlreadyExists { message, volume },
+            E::Image(error) => from_image(error, message),
+            E::NetworkBuilder(_) => Self::NetworkBuilder { message },
+            E::PatchFailed(_) => Self::PatchFailed { message },
+            E::SnapshotNotFound(reference) => Self::SnapshotNotFound { message, reference },
+            E::SnapshotAlreadyExists(reference) => Self::SnapshotAlreadyExists { message, reference },
+            E::SnapshotSandboxRunning(sandbox) => Self::SnapshotSandboxRunning { message, sandbox },
+            E::SnapshotImageMissing(_) => Self::SnapshotImageMissing { message },
+            E::SnapshotIntegrity(_) => Self::SnapshotIntegrity { message },
+            E::SnapshotSourceRecovery(recovery) => Self::SnapshotSourceRecovery {
+                message,
+                source_sandbox: recovery.source_sandbox,
+                checkpoint_id: recovery.checkpoint_id,
+                checkpoint_path: recovery.checkpoint_path.display().to_string(),
+                artifact_path: recovery.artifact.map(|artifact| artifact.path.display().to_string()),
+                detail: recovery.detail,
+                publication_error: recovery.publication_error,
+            },
+            E::SnapshotMigration {
+                code,
+                phase,
+                artifact,
+                detail,
+            } => Self::SnapshotMigration {
+                message,
+                code,
+                phase,
+                artifact,
+                detail,
+            },
+            E::MetricsDisabled(sandbox) => Self::MetricsDisabled { message, sandbox },
+            E::MetricsUnavailable(sandbox) => Self::MetricsUnavailable { message, sandbox },
+            #[allow(clippy::cast_precision_loss)] // a file offset: exact up to 8 PiB
+            E::MissedRotation { dropped_from_offset } => Self::MissedRotation {
+                message,
+                dropped_from_offset: dropped_from_offset as f64,
+            },
+            E::InvalidCursor(_) => Self::InvalidCursor { message },
+            E::Unsupported { op, reason } => Self::Unsupported {
+                message,
+                operation: op.api_path().into(),
+                reason: unsupported_reason(&reason).into(),
+                hint: reason.hint(),
+            },
+            E::Custom(text) => from_custom_text(&text, message),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io {
+            message: error.to_string(),
+            kind: format!("{:?}", error.kind()),
+            errno: error.raw_os_error(),
+        }
+    }
+}
+
+impl From<microsandbox::protocol::exec::ExecFailed> for Failure {
+    fn from(failed: microsandbox::protocol::exec::ExecFailed) -> Self {
+        Self::ExecFailed {
+            message: failed.message,
+            kind: format!("{:?}", failed.kind),
+            errno: failed.errno,
+            errno_name: failed.errno_name,
+            stage: failed.stage,
+        }
+    }
+}
+
+fn from_image(error: ImageError, message: String) -> Failure {
+    match error {
+        ImageError::Registry(_) => Failure::ImageRegistry { message },
+        ImageError::PlatformNotFound { reference, os, arch } => Failure::ImagePlatformNotFound {
+            message,
+            reference,
+            os: os.to_string(),
+            arch: arch.to_string(),
+        },
+        ImageError::ManifestParse(_) => Failure::ImageManifestInvalid { message },
+        ImageError::SnapshotManifest(_) => Failure::SnapshotIntegrity { message },
+        ImageError::ConfigParse(_) => Failure::ImageConfigInvalid { message },
+        ImageError::DigestMismatch {
+            digest,
+            expected,
+            actual,
+        } => Failure::ImageDigestMismatch {
+            message,
+            digest,
+            expected,
+            actual,
+        },
+        ImageError::Materialize { digest, .. } => Failure::ImageMaterialize { message, digest },
+        ImageError::Cache { path, source } => Failure::ImageCache {
+            message,
+            path: path.display().to_string(),
+            errno: source.raw_os_error(),
+        },
+        ImageError::NotCached { reference } => Failure::ImageNotCached { message, reference },
+        ImageError::InvalidCertificate(_) => Failure::ImageCertificateInvalid { message },
+        ImageError::Io(error) => Failure::from(error),
+    }
+}
+
+/// `Runtime` is the crate's drawer for everything; these four are worth a name.
+fn from_runtime_text(text: &str, message: String) -> Failure {
+    if text.starts_with("timed out observing stopped state") {
+        Failure::KillTimeout { message }
+    } else if text.contains("startup timed out after") {
+        Failure::AgentReadyTimeout { message }
+    } else if text.contains("exec session ended without exit event") {
+        Failure::ExecSessionLost { message }
+    } else if let Some(actual) = version_without_contract(text) {
+        Failure::runtime_version_mismatch(actual, None)
+    } else {
+        Failure::Runtime { message }
+    }
+}
+
+/// `Custom` covers two states of metrics that pass by themselves.
+fn from_custom_text(text: &str, message: String) -> Failure {
+    if text.contains("has no live metrics slot") || text.contains("metrics are unavailable") {
+        Failure::MetricsNotReady { message }
+    } else {
+        Failure::Custom { message }
+    }
+}
+
+/// The version in "no tested sandbox launch contract for runtime X" and "… catalog contract …".
+fn version_without_contract(text: &str) -> Option<&str> {
+    let rest = &text[text.find("no tested ")?..];
+    let (_, version) = rest.split_once("contract for runtime ")?;
+    version
+        .split_whitespace()
+        .next()
+        .map(|version| version.trim_end_matches([',', ';', ':']))
+}
+
+/// The number in a message that ends with Rust's "(os error N)", as the guest's agent sends it.
+fn os_error(text: &str) -> Option<i32> {
+    let (_, rest) = text.rsplit_once("(os error ")?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
+/// Some engine sites put a sentence where the name belongs; take the name out of its quotes.
+fn first_quoted(text: String) -> String {
+    for quote in ['\'', '"'] {
+        let mut parts = text.split(quote);
+        if let (Some(_), Some(name), Some(_)) = (parts.next(), parts.next(), parts.next()) {
+            return name.to_owned();
+        }
+    }
+    text
+}
+
+/// The agent's socket is gone, or nobody accepts on it: the VM has ended, though its row may not say so yet.
+fn nobody_listens(error: &AgentClientError) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error, AgentClientError::Connect { source, .. } if matches!(source.kind(), NotFound | ConnectionRefused))
+}
+
+fn agent_client_kind(error: &AgentClientError) -> &'static str {
+    match error {
+        AgentClientError::Client(_) => "Client",
+        AgentClientError::Connect { .. } => "Connect",
+        AgentClientError::Handshake(_) => "Handshake",
+        AgentClientError::SandboxNotFound(_) => "SandboxNotFound",
+        AgentClientError::InvalidSandboxName(_) => "InvalidSandboxName",
+        AgentClientError::Io(_) => "Io",
+        AgentClientError::Protocol(_) => "Protocol",
+        AgentClientError::LocalTransport(_) => "LocalTransport",
+        AgentClientError::Cbor(_) => "Cbor",
+        AgentClientError::InvalidPacket(_) => "InvalidPacket",
+        AgentClientError::UnsupportedOperation { .. } => "UnsupportedOperation",
+        AgentClientError::ReaderClosed(_) => "ReaderClosed",
+        AgentClientError::Closed => "Closed",
+        AgentClientError::IdRangeExhausted => "IdRangeExhausted",
+        AgentClientError::NotImplemented(_) => "NotImplemented",
+    }
+}
+
+fn unsupported_reason(reason: &UnsupportedReason) -> &'static str {
+    match reason {
+        UnsupportedReason::LocalOnly => "LocalOnly",
+        UnsupportedReason::CloudOnly => "CloudOnly",
+        UnsupportedReason::UseInstead(_) => "UseInstead",
+        UnsupportedReason::RequiresUnixHost => "RequiresUnixHost",
+        UnsupportedReason::RequiresCrateFeature(_) => "RequiresCrateFeature",
+        UnsupportedReason::ConfigField(_) => "ConfigField",
+        UnsupportedReason::MountIntoSandbox => "MountIntoSandbox",
+        UnsupportedReason::NotAvailable(_) => "NotAvailable",
+        // The enum is non-exhaustive; its own sentence still reaches the user as `hint`.
+        _ => "Other",
+    }
+}
+
+/// `BuildVm` as `build_vm`, the spelling of the engine's own `boot-error.json`.
+fn snake_case(stage: &impl std::fmt::Debug) -> String {
+    let mut name = String::new();
+    for letter in format!("{stage:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
+}
+
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts of crate 0.7.2 that carry what its types do not.
+    #[test]
+    fn the_engines_texts_become_their_own_variants() {
+        let runtime = |text: &str| Failure::from(MicrosandboxError::Runtime(text.into()));
+        let custom = |text: &str| Failure::from(MicrosandboxError::Custom(text.into()));
+        assert!(matches!(
+            runtime("timed out observing stopped state for sandbox 'a'"),
+            Failure::KillTimeout { .. }
+        ));
+        assert!(matches!(
+            runtime("sandbox \"a\" startup timed out after 180 seconds before agent readiness"),
+            Failure::AgentReadyTimeout { .. }
+        ));
+        assert!(matches!(
+            runtime("exec session ended without exit event"),
+            Failure::ExecSessionLost { .. }
+        ));
+        assert!(matches!(runtime("anything else"), Failure::Runtime { .. }));
+        for text in [
+            "no tested sandbox launch contract for runtime 0.7.13",
+            "x: no tested catalog contract for runtime 0.7.13; install 0.7.2",
+        ] {
+            let Failure::RuntimeVersionMismatch { actual, expected, .. } = runtime(text) else {
+                panic!("{text}")
+            };
+            assert_eq!((actual.as_str(), expected.as_str()), ("0.7.13", RUNTIME_VERSION));
+        }
+        assert!(matches!(
+            custom("sandbox a has no live metrics slot"),
+            Failure::MetricsNotReady { .. }
+        ));
+        assert!(matches!(
+            custom("sandbox a is not running; metrics are unavailable"),
+            Failure::MetricsNotReady { .. }
+        ));
+        assert!(matches!(custom("anything else"), Failure::Custom { .. }));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_a_sandbox_that_does_not_run() {
+        let connect = |kind: io::ErrorKind| {
+            let (path, source) = ("agent.sock".into(), kind.into());
+            Failure::from(MicrosandboxError::AgentClient(AgentClientError::Connect {
+                path,
+                source,
+            }))
+        };
+        assert!(matches!(
+            connect(io::ErrorKind::NotFound),
+            Failure::SandboxNotRunning { .. }
+        ));
+        assert!(matches!(
+            connect(io::ErrorKind::ConnectionRefused),
+            Failure::SandboxNotRunning { .. }
+        ));
+        assert!(matches!(
+            connect(io::ErrorKind::PermissionDenied),
+            Failure::AgentClient { .. }
+        ));
+    }
+
+    #[test]
+    fn the_guests_errno_is_read_from_the_end_of_the_text() {
+        assert_eq!(os_error("stat: No such file or directory (os error 2)"), Some(2));
+        assert_eq!(
+            os_error("open '(os error 1)': Permission denied (os error 13)"),
+            Some(13)
+        );
+        for text in ["", "(os error", "(os error )", "(os error x)", "os error 2"] {
+            assert_eq!(os_error(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_in_a_sentence_and_a_bare_name_is_kept() {
+        assert_eq!(first_quoted("sandbox 'a b' already exists".into()), "a b");
+        assert_eq!(first_quoted("sandbox \"a\" is taken".into()), "a");
+        for name in ["plain", "it's", "", "\""] {
+            assert_eq!(first_quoted(name.into()), name);
+        }
+    }
+
+    #[test]
+    fn the_runtime_version_is_the_crates_version() {
+        let manifest = include_str!("../Cargo.toml");
+        assert!(manifest.contains(&format!("microsandbox = {{ version = \"={RUNTIME_VERSION}\"")));
+    }
+}

@@ -1,0 +1,87 @@
+//! What a home directory must be able to hold, checked before the engine finds out half way.
+
+use std::path::{Path, PathBuf};
+
+use microsandbox_runtime::ipc::{canonical_agent_endpoint, control_socket_path_for, validate_socket_pair};
+
+use crate::failure::Failure;
+
+/// Check that sandboxes can live under `home`: its sockets' paths fit, it can be written, and its
+/// file system keeps user extended attributes (the guest's owners and modes are stored in them).
+pub(crate) fn check(home: &Path, run_dir: &Path) -> Result<(), Failure> {
+    check_length(home, run_dir)?;
+    let not_writable = |error: std::io::Error| Failure::home_not_writable(home, &error);
+    std::fs::create_dir_all(home).map_err(not_writable)?;
+    let probe = Probe::create(home).map_err(not_writable)?;
+    xattr::set(&probe.0, "user.microsandbox.probe", b"1").map_err(|error| Failure::home_without_xattrs(home, &error))
+}
+
+/// Every sandbox has sockets of the same path length, whatever its name: the name is hashed.
+fn check_length(home: &Path, run_dir: &Path) -> Result<(), Failure> {
+    let agent = canonical_agent_endpoint(run_dir, "any");
+    if validate_socket_pair(&agent).is_ok() {
+        return Ok(());
+    }
+    let longest = [agent.clone(), control_socket_path_for(&agent)]
+        .iter()
+        .map(|path| path.as_os_str().len())
+        .max()
+        .unwrap_or_default();
+    // What the longest socket path has over the limit of `sun_path` must come off the home.
+    let over = longest.saturating_sub(SOCKET_PATH_LIMIT);
+    Err(Failure::home_path_too_long(
+        home,
+        home.as_os_str().len().saturating_sub(over),
+    ))
+}
+
+/// `sockaddr_un.sun_path` less its terminating zero.
+const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
+/// A file that is gone when the check is over.
+struct Probe(PathBuf);
+
+impl Probe {
+    fn create(home: &Path) -> std::io::Result<Self> {
+        let path = home.join(format!(".probe-{}", uuid::Uuid::new_v4()));
+        std::fs::File::create_new(&path).map(|_| Self(path))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_at(home: &Path) -> Result<(), Failure> {
+        check(home, &home.join("run"))
+    }
+
+    #[test]
+    fn the_limit_that_is_named_is_the_limit_that_holds() {
+        let long = PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
+        let Err(Failure::HomePathTooLong { limit, .. }) = check_at(&long) else {
+            panic!("a long home was taken")
+        };
+        let of = |length: usize| PathBuf::from(format!("/{}", "x".repeat(length - 1)));
+        let limit = usize::try_from(limit).expect("a length");
+        assert!(check_length(&of(limit), &of(limit).join("run")).is_ok());
+        assert!(check_length(&of(limit + 1), &of(limit + 1).join("run")).is_err());
+    }
+
+    #[test]
+    fn a_home_under_a_file_is_not_writable() {
+        let file = std::env::temp_dir().join(format!("home-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, b"").expect("a file");
+        assert!(matches!(
+            check_at(&file.join("h")),
+            Err(Failure::HomeNotWritable { .. })
+        ));
+        std::fs::remove_file(&file).expect("removed");
+    }
+}

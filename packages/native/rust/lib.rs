@@ -1,0 +1,44 @@
+//! The Node addon of the Effect-native microsandbox SDK.
+//!
+//! A thin border: each file holds one thing that JavaScript can own, and every call answers with an
+//! [`outcome::Outcome`], plain data that TypeScript can match on. The engine's own types stay here.
+
+// A test build exports nothing to JavaScript, so that what only JavaScript uses looks dead there.
+#![cfg_attr(test, allow(dead_code))]
+
+mod backend;
+mod cancel;
+mod engine;
+mod exec;
+mod failure;
+mod home;
+mod outcome;
+mod runtime;
+mod sandbox;
+mod slot;
+
+use napi_derive::{module_init, napi};
+
+#[module_init]
+fn init() {
+    runtime::install();
+}
+
+/// The versions that the TypeScript side holds against its own constants.
+#[napi(object, object_from_js = false)]
+pub struct Versions {
+    /// Version of this addon.
+    pub addon: String,
+    /// The one `msb` version that this addon launches.
+    pub runtime: String,
+}
+
+/// Versions of the addon and of the runtime that it needs.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn versions() -> Versions {
+    Versions {
+        addon: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime: failure::RUNTIME_VERSION.to_owned(),
+    }
+}

@@ -1,0 +1,47 @@
+//! What a JavaScript object owns: a value that can be given back before the object is collected.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::failure::Failure;
+use crate::runtime::drop_within;
+
+/// A native value behind a JavaScript object.
+///
+/// Garbage collection is no resource policy: `take` is how a handle ends. The destructor only sees
+/// what was forgotten, and lets it go inside the runtime.
+pub(crate) struct Slot<T: Send + Sync + 'static> {
+    kind: &'static str,
+    value: Mutex<Option<Arc<T>>>,
+}
+
+impl<T: Send + Sync + 'static> Slot<T> {
+    pub(crate) fn new(kind: &'static str, value: T) -> Self {
+        Self {
+            kind,
+            value: Mutex::new(Some(Arc::new(value))),
+        }
+    }
+
+    /// The value, or a failure that says which handle was used after it was closed.
+    pub(crate) fn get(&self) -> Result<Arc<T>, Failure> {
+        self.value
+            .lock()
+            .clone()
+            .ok_or_else(|| Failure::handle_closed(self.kind))
+    }
+
+    /// End the handle. Calls that are still running keep the value until they end.
+    pub(crate) fn take(&self) -> Option<Arc<T>> {
+        self.value.lock().take()
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Slot<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.get_mut().take() {
+            drop_within(value);
+        }
+    }
+}

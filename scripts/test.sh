@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# The test command. Every check and every suite, or only the named ones:
+#
+#     scripts/test.sh [format|lint|types|rustfmt|clippy|cargo|binding|unit|store|selftest|vm …]
+#
+# A failure does not stop the later steps. The last line is `N passed, N failed`.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+
+all=(format lint types rustfmt clippy cargo binding unit store selftest vm)
+wanted=("$@")
+(($# > 0)) || wanted=("${all[@]}")
+for part in "${wanted[@]}"; do
+  if [[ " ${all[*]} " != *" $part "* ]]; then
+    say "there is no part $part; the parts are: ${all[*]}"
+    exit 64
+  fi
+done
+is_wanted() { [[ " ${wanted[*]} " == *" $1 "* ]]; }
+
+logs="$(mktemp -d)"
+trap 'rm -rf "$logs"' EXIT
+total_passed=0
+total_failed=0
+table=()
+
+record() { # name passed failed seconds
+  total_passed=$((total_passed + $2))
+  total_failed=$((total_failed + $3))
+  table+=("$(printf '%-10s %8s %8s %8s' "$1" "$2" "$3" "$(duration "$4")")")
+}
+
+finish() {
+  printf '\n%-10s %8s %8s %8s\n' step passed failed time
+  printf '%s\n' "${table[@]}"
+  printf '\n%s passed, %s failed\n' "$total_passed" "$total_failed"
+  ((total_failed == 0)) || exit 1
+  exit 0
+}
+
+# A log without colours and carriage returns.
+plain() { sed -E $'s/\x1b\\[[0-9;]*[A-Za-z]//g; s/\r//g' "$@"; }
+
+# The sums of the count lines that match a pattern: `passed failed`. An ignored Rust test is a failed one.
+sum_counts() { # pattern log…
+  local pattern=$1
+  shift
+  plain "$@" | awk -v pattern="$pattern" '
+    $0 ~ pattern { for (i = 2; i <= NF; i++) {
+      if ($i ~ /^passed[,;]?$/) p += $(i - 1)
+      if ($i ~ /^(failed|ignored)[,;]?$/) f += $(i - 1)
+    } }
+    END { print p + 0, f + 0 }'
+}
+
+vitest_line='^([^|]*[|] )?vitest [a-z]+: [0-9]+ passed, [0-9]+ failed$'
+
+# Runs one step. `kind` says what its output counts: a check is one by itself, the others print their own counts
+# (`vitest 2`: on two lines, one for each shard).
+step() { # name kind command…
+  local name=$1 kind=$2 started=$SECONDS status=0 passed=0 failed=0 lines log="$logs/$1"
+  shift 2
+  is_wanted "$name" || return 0
+  printf '\n── %s\n' "$name"
+  "$@" 2>&1 | tee "$log" || status=$?
+  case $kind in
+    check) if ((status == 0)); then passed=1; fi ;;
+    vitest*)
+      read -r passed failed <<<"$(sum_counts "$vitest_line" "$log")"
+      lines="$(plain "$log" | grep -cE "$vitest_line" || true)"
+      # A run that lost its counts is no pass, whatever its status.
+      if ((lines < ${kind#vitest } && status == 0)); then status=1; fi
+      ;;
+    cargo) read -r passed failed <<<"$(sum_counts '^test result: ' "$log")" ;;
+    last) read -r passed failed <<<"$(sum_counts '^[0-9]+ passed, [0-9]+ failed$' <(tail -n 5 "$log"))" ;;
+  esac
+  if ((failed == 0 && passed == 0 && status == 0)); then
+    echo "$name: no tests ran"
+    failed=1
+  elif ((failed == 0 && status != 0)); then
+    # It broke before, after or beside its tests.
+    echo "$name: exit status $status"
+    failed=1
+  fi
+  printf '── %s: %s passed, %s failed, %s\n' "$name" "$passed" "$failed" "$(duration $((SECONDS - started)))"
+  record "$name" "$passed" "$failed" $((SECONDS - started))
+}
+
+# Without the patch tsc knows nothing of Effect (an install with --ignore-scripts).
+types() {
+  tsc -v | grep -q effect-tsgo || effect-tsgo patch || return
+  tsc -b --pretty false
+}
+
+clippy() {
+  RUSTC_WORKSPACE_WRAPPER="$root/scripts/clippy-driver.sh" CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__" \
+    cargo build "${cargo_flags[@]}" --lib --tests
+}
+
+# Hardware virtualization that boots a stock guest: the device alone is no proof.
+kvm_usable() { [[ -r /dev/kvm && -w /dev/kvm ]] && grep -qwE 'vmx|svm' /proc/cpuinfo; }
+
+# Whether test/host/run.sh takes its software host. macOS needs no KVM.
+software_host() { [[ "$(uname -s)" == Linux ]] && { [[ "${HOST-}" == software ]] || ! kvm_usable; }; }
+
+vitest_vm=("$(command -v node)" node_modules/vitest/vitest.mjs run --project vm)
+
+shards=1
+if software_host && (($(find test/vm -name '*.test.ts' 2>/dev/null | wc -l) > 1)); then shards=2; fi
+
+# One-processor hosts side by side: the emulator is not reliable with two processors in one host.
+vm() {
+  if ! software_host; then
+    "${vitest_vm[@]}"
+    return
+  fi
+  local shard pids=() status=0
+  trap 'kill "${pids[@]}" 2>/dev/null; exit 130' INT TERM
+  for ((shard = 1; shard <= shards; shard++)); do
+    bash test/host/run.sh -- "${vitest_vm[@]}" "--shard=$shard/$shards" </dev/null \
+      > >(sed -u "s|^|vm $shard/$shards \| |") 2>&1 &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid" || status=$?; done
+  return $status
+}
+
+setup=(scripts/setup.sh --no-native)
+for part in clippy cargo binding unit store selftest vm; do
+  if is_wanted $part; then setup=(scripts/setup.sh); fi
+done
+started=$SECONDS
+if ! bash "${setup[@]}"; then
+  record setup 0 1 $((SECONDS - started))
+  finish
+fi
+
+step format check dprint check
+step lint check oxlint
+step types check types
+step rustfmt check cargo fmt --manifest-path packages/native/Cargo.toml --check
+step clippy check clippy
+step cargo cargo cargo test "${cargo_flags[@]}"
+step binding check bash scripts/check-binding.sh
+step unit "vitest 1" vitest run --project unit
+step store "vitest 1" vitest run --project store
+if software_host; then
+  step selftest last bash test/host/selftest.sh
+fi
+step vm "vitest $shards" vm
+finish

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Runs a command where /dev/kvm works: right here if it works here, else in a software KVM host, a QEMU machine
+# that emulates a CPU with AMD-V and has this machine's files (a copy-on-write view of them). See README.md.
+#
+# usage: run.sh [--] <command> [args...]
+# HOST=software   take the software host even where KVM is usable
+# HOST_TIMEOUT    seconds until it is ended, with status 124 (3600)
+# HOST_MEMORY     MiB of memory (6144)
+# HOST_SCRATCH_GIB  size of the disk that takes all writes; it uses what is written (8)
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+say() { printf 'host: %s\n' "$*" >&2; }
+
+[[ ${1-} != -- ]] || shift
+if (($# == 0)); then
+  say 'usage: run.sh [--] <command> [args...]'
+  exit 64
+fi
+
+# /dev/kvm alone proves nothing: a paravirtual KVM opens it and boots no stock guest. The CPU's flag does.
+why_not_here() {
+  if [[ ${HOST-} == software && ${HOST_KIND-} != software ]]; then echo 'HOST=software'
+  elif ! grep -qwE 'vmx|svm' /proc/cpuinfo; then echo 'no vmx or svm in /proc/cpuinfo'
+  elif [[ ! -e /dev/kvm ]]; then echo 'no /dev/kvm'
+  elif [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then echo 'no permission for /dev/kvm'
+  else return 1
+  fi
+}
+if ! reason=$(why_not_here); then
+  say 'KVM works here: running the command directly'
+  exec -- "$@"
+fi
+say "$reason: running in a software KVM host, slow but real"
+
+PATH=$PATH:/usr/sbin:/sbin # for mkfs.ext4 and modprobe; the command gets the caller's environment, not this one
+bash "$here/install.sh"
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/host.XXXXXXXX")
+machine=
+followers=()
+
+# Removes the directory once this shell is gone, however it went (SIGKILL too): the end of the pipe is the sign.
+exec {alive}> >(trap '' INT TERM HUP; cat >/dev/null; exec rm -rf "$dir" >/dev/null 2>&1)
+keeper=$!
+
+finish() {
+  trap '' INT TERM HUP
+  if [[ -n $machine ]]; then
+    kill "$machine" "${followers[@]}" 2>/dev/null || true
+    wait "$machine" 2>/dev/null || true
+  fi
+  exec {alive}>&-
+  wait "$keeper"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+# What the machine reads and writes: a directory, so that every byte is acknowledged. (A virtio port is quicker to
+# set up, but at power-off it loses what its reader has not taken yet.)
+job=$dir/job
+mkdir "$job"
+cp "$here/session.sh" "$job/session"
+cp "/proc/$$/environ" "$job/environment" # as the caller gave it, before this shell touched it
+printf '%s\0' "$@" >"$job/command"
+printf '%s\0' "$PWD" >"$job/directory"
+: >"$job/stdout"
+: >"$job/stderr"
+
+# The newest kernel that has its modules here.
+while read -r kernel; do
+  version=${kernel#/boot/vmlinuz-}
+  if [[ -r $kernel && -d /lib/modules/$version/kernel ]]; then break; fi
+done < <(printf '%s\n' /boot/vmlinuz-* | sort -rV)
+
+# QEMU starts an unpacked kernel too (PVH), and unpacking takes half a second here, three on the emulated CPU.
+# The places of setup_sects, payload_offset and payload_length are those of the Linux boot protocol; the payload ends
+# with four bytes that are not part of the xz stream. A kernel that is packed another way is left as it is.
+number() { od -An -t "u$2" -j "$1" -N "$2" "$kernel"; }
+length=$(($(number 0x24c 4) - 4))
+end=$((($(number 0x1f1 1) + 1) * 512 + $(number 0x248 4) + length))
+if grep -q '^CONFIG_PVH=y' "/boot/config-$version" &&
+  head -c "$end" "$kernel" | tail -c "$length" | xz -dc >"$dir/kernel" 2>/dev/null; then
+  kernel=$dir/kernel
+fi
+
+# The initrd: busybox, the modules in loading order, init. Not compressed: the emulated CPU would have to undo it.
+initrd=$dir/initrd
+mkdir -p "$initrd/modules"
+cp "$(command -v busybox)" "$initrd/busybox"
+cp "$here/init.sh" "$initrd/init"
+chmod +x "$initrd/init"
+count=100
+while read -r module; do
+  cp "$module" "$initrd/modules/$count-${module##*/}"
+  count=$((count + 1))
+done < <(
+  for name in virtio_pci virtio_blk ext4 9pnet_virtio 9p overlay kvm_amd tun fuse loop vsock virtio_rng; do
+    modprobe --show-depends -S "$version" "$name"
+  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
+)
+(cd "$initrd" && find . | cpio -o -H newc --quiet) >"$dir/initrd.img"
+
+truncate -s "${HOST_SCRATCH_GIB:-8}G" "$dir/scratch.img"
+mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$dir/scratch.img"
+
+# One virtual CPU: with two, nested AMD-V under TCG hangs or dies after some tens of MiB of guest output. For more
+# speed run several hosts side by side.
+# timeout(1) gets the signal if this shell dies by SIGKILL, and hands it to QEMU.
+setpriv --pdeathsig TERM timeout -k 5 "${HOST_TIMEOUT:-3600}" qemu-system-x86_64 \
+  -nodefaults -no-user-config -display none -no-reboot \
+  -machine q35 -accel tcg -cpu max,+svm,+npt -smp 1 -m "${HOST_MEMORY:-6144}" \
+  -kernel "$kernel" -initrd "$dir/initrd.img" -serial "file:$dir/console" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on" \
+  -fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap \
+  -device virtio-9p-pci,fsdev=root,mount_tag=root \
+  -fsdev "local,id=job,path=$job,security_model=none" \
+  -device virtio-9p-pci,fsdev=job,mount_tag=job \
+  -drive "file=$dir/scratch.img,format=raw,if=virtio,cache=unsafe" \
+  -device virtio-rng-pci \
+  {alive}>&- </dev/null >"$dir/qemu.log" 2>&1 &
+machine=$!
+
+# Passes on what the command prints. Ends with the machine, or ends the machine if nobody reads any more.
+follow() {
+  setpriv --pdeathsig TERM tail -c +1 -f -s 0.1 --pid="$machine" "$job/$1" 2>/dev/null && return
+  : >"$dir/unread"
+  kill "$machine"
+}
+follow stdout {alive}>&- &
+followers=($!)
+follow stderr {alive}>&- >&2 &
+followers+=($!)
+
+ended=0
+wait "$machine" || ended=$?
+wait "${followers[@]}" || true
+
+if [[ -s $job/status ]]; then
+  exit "$(<"$job/status")"
+elif [[ -e $dir/unread ]]; then
+  exit 141 # as SIGPIPE would have done
+elif ((ended == 124)); then
+  say "ended after HOST_TIMEOUT (${HOST_TIMEOUT:-3600} s)"
+  exit 124
+fi
+tail -n 40 "$dir/console" "$dir/qemu.log" >&2 || true
+say "the machine ended without a status (QEMU's was $ended); its console is above"
+exit 70

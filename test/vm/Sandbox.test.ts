@@ -1,0 +1,151 @@
+/** The life of real sandboxes: what a scope begins, it ends. */
+import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { assert, layer } from "@effect/vitest"
+import { Effect, Exit, Fiber, FileSystem, Layer, Path } from "effect"
+import {
+  layerBackend,
+  rootDirectory,
+  sandboxDirectories,
+  temporaryDirectory,
+  vmProcesses
+} from "../support/Sandboxes.ts"
+
+const isFree = Effect.fn("isFree")(function*(name: string) {
+  const { reason } = yield* Effect.flip(Sandbox.get(name))
+  return reason._tag === "SandboxNotFound" && !(yield* sandboxDirectories).includes(name) &&
+    (yield* vmProcesses(name)).length === 0
+})
+
+layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a sandbox", (it) => {
+  it.effect("is stopped and removed with its scope, and its name can be used again", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      for (const round of [1, 2]) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const sandbox = yield* Sandbox.make({ name: "again", image, labels: { round: String(round) } })
+          assert.strictEqual((yield* sandbox.exec("hostname")).stdout, "again\n")
+          assert.lengthOf(yield* vmProcesses("again"), 1)
+          const info = yield* Sandbox.get("again")
+          assert.deepStrictEqual([info.id, info.status, info.labels.round], [sandbox.id, "Running", String(round)])
+        }))
+        assert.isTrue(yield* isFree("again"))
+      }
+    }))
+
+  it.effect("cannot take a name that another has, and leaves the other alone", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const first = yield* Sandbox.make({ name: "taken", image })
+      const error = yield* Effect.flip(Effect.scoped(Sandbox.make({ name: "taken", image })))
+      assert.deepStrictEqual(error.reason._tag === "SandboxAlreadyExists" ? error.reason.sandbox : error, "taken")
+      assert.strictEqual((yield* first.exec("true")).exitCode, 0)
+      // Stopped, and so without a VM that would protect it from a roll-back by name.
+      yield* first.stop()
+      const again = yield* Effect.flip(Effect.scoped(Sandbox.make({ name: "taken", image })))
+      assert.strictEqual(again.reason._tag, "SandboxAlreadyExists")
+      assert.strictEqual((yield* Sandbox.get("taken")).id, first.id)
+    }))
+
+  it.effect("leaves no name, directory or process when its boot is interrupted, whenever that is", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      for (const delay of [0, 20, 100, 300, 1000, 2500]) {
+        const fiber = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "early", image })))
+        yield* Effect.sleep(delay)
+        const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
+        assert.isTrue(Exit.isFailure(exit), `after ${delay} ms`)
+        assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
+      }
+      // And the name is good for another.
+      yield* Effect.scoped(Sandbox.make({ name: "early", image }))
+    }))
+
+  it.effect("keeps its disk and name when its scope only stops it, and starts again", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      yield* Effect.scoped(Effect.gen(function*() {
+        const sandbox = yield* Sandbox.make({ name: "kept", image, onClose: "stop" })
+        yield* sandbox.shell("echo kept > /tmp/file")
+      }))
+      assert.strictEqual((yield* Sandbox.get("kept")).status, "Stopped")
+      assert.lengthOf(yield* vmProcesses("kept"), 0)
+      yield* Effect.scoped(Effect.gen(function*() {
+        const sandbox = yield* Sandbox.start("kept")
+        assert.strictEqual((yield* sandbox.exec("cat", ["/tmp/file"])).stdout, "kept\n")
+        const { reason } = yield* Effect.flip(Sandbox.remove("kept"))
+        assert.strictEqual(reason._tag, "SandboxStillRunning")
+      }))
+      assert.strictEqual((yield* Sandbox.get("kept")).status, "Stopped")
+      yield* Sandbox.remove("kept")
+      assert.isTrue(yield* isFree("kept"))
+    }))
+
+  it.effect("lives on when it is detached, and can be killed by name", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      yield* Effect.scoped(Sandbox.make({ name: "free", image, onClose: "detach" }))
+      assert.lengthOf(yield* vmProcesses("free"), 1)
+      assert.strictEqual((yield* Sandbox.get("free")).status, "Running")
+      yield* Sandbox.kill("free")
+      assert.lengthOf(yield* vmProcesses("free"), 0)
+      yield* Sandbox.remove("free")
+      assert.isTrue(yield* isFree("free"))
+    }))
+
+  it.effect("can be stopped, killed and stopped again before its scope closes", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      yield* Effect.scoped(Effect.gen(function*() {
+        const sandbox = yield* Sandbox.make({ name: "ended", image })
+        const { reason } = yield* Effect.flip(sandbox.stop({ grace: "-1 seconds" }))
+        assert.strictEqual(reason._tag, "InvalidConfig")
+        yield* sandbox.stop({ grace: 0 })
+        yield* sandbox.stop()
+        yield* sandbox.kill
+        assert.include(["Stopped", "Crashed"], yield* sandbox.status)
+        const afterwards = yield* Effect.flip(sandbox.exec("true"))
+        assert.strictEqual(afterwards.reason._tag, "SandboxNotRunning")
+      }))
+      assert.isTrue(yield* isFree("ended"))
+    }))
+
+  it.effect("dies with a program in it, and that program's reader is told", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const sandbox = yield* Sandbox.make({ name: "killed", image })
+      const fiber = yield* Effect.forkChild(Effect.flip(sandbox.exec("sleep", ["1000"])))
+      yield* Effect.sleep("1 second")
+      yield* sandbox.kill
+      assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "ExecSessionLost")
+    }))
+
+  it.effect("is one of two of the same name in two backends at once", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const other = yield* temporaryDirectory
+      const path = yield* Path.Path
+      const fs = yield* FileSystem.FileSystem
+      const use = Effect.fn("use")(function*(mark: string) {
+        const { home } = yield* Backend.Backend
+        const sandbox = yield* Sandbox.make({ name: "twin", image, env: { MARK: mark } })
+        assert.isTrue(yield* fs.exists(path.join(home, "sandboxes/twin")))
+        return (yield* sandbox.shell("echo $MARK")).stdout
+      }, Effect.scoped)
+      const outputs = yield* Effect.all([
+        use("one"),
+        Effect.provide(use("two"), Backend.layerLocal({ home: other }))
+      ], { concurrency: 2 })
+      assert.deepStrictEqual(outputs, ["one\n", "two\n"])
+      assert.isTrue(yield* isFree("twin"))
+    }))
+})
+
+// A layer that dies when a handle is left: the one above has closed its engine by now, and this one says it once more.
+layer(Layer.empty)("the engine", (it) => {
+  it.effect("has nothing alive when its layer is closed", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const backend = yield* Backend.Backend
+      const live = yield* backend.native.live
+      assert.deepStrictEqual(live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
+    })).pipe(Effect.provide(layerBackend)))
+})
