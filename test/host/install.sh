@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that what the software KVM host is made of is there (Debian 12 or newer). Silent if it is.
+# Makes sure that what the software KVM host is made of is there (Debian 12). Silent if it is.
 set -euo pipefail
 say() { printf 'host: %s\n' "$*" >&2; }
 PATH=$PATH:/usr/sbin:/sbin

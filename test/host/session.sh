@@ -7,8 +7,8 @@ mapfile -d '' -t directory <"$job/directory"
 
 ulimit -n 65536
 exec </dev/null
-exec {out}> >(exec cat >>"$job/stdout"); relays=$!
-exec {err}> >(exec cat >>"$job/stderr"); relays+=" $!"
+exec {out}> >(exec cat >>"$job/stdout"); relays=("$!")
+exec {err}> >(exec cat >>"$job/stderr"); relays+=("$!")
 
 # A cgroup of its own, to kill all of what the command leaves behind.
 group=/sys/fs/cgroup/command
@@ -24,6 +24,6 @@ status=$?
 
 exec {out}>&- {err}>&-
 echo 1 >"$group/cgroup.kill"
-wait $relays # now every byte is with the host
+wait "${relays[@]}" # now every byte is with the host
 echo "$status" >"$job/status"
 /run/busybox poweroff -n -f

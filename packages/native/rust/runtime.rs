@@ -1,12 +1,17 @@
 //! The one tokio runtime of the process, shared by every engine and every worker thread of Node.
 
-use napi::bindgen_prelude::{create_custom_tokio_runtime, within_runtime_if_available};
+use std::sync::OnceLock;
+
+use napi::bindgen_prelude::create_custom_tokio_runtime;
 use tokio::runtime::{Builder, Handle};
 
 /// Worker threads of the runtime. Read once, when the addon is loaded: the runtime is made before
 /// any JavaScript can pass an option.
 const THREADS_VARIABLE: &str = "EFFECT_MICROSANDBOX_THREADS";
 const DEFAULT_THREADS: usize = 4;
+
+/// The way to the runtime from threads that are not its own. Valid, and harmless, also after its end.
+static RUNTIME: OnceLock<Handle> = OnceLock::new();
 
 /// Give napi our runtime: named threads (they show up in `top -H`), a count that the user can set.
 pub(crate) fn install() {
@@ -16,7 +21,10 @@ pub(crate) fn install() {
         .enable_all()
         .build();
     match built {
-        Ok(runtime) => create_custom_tokio_runtime(runtime),
+        Ok(runtime) => {
+            RUNTIME.get_or_init(|| runtime.handle().clone());
+            create_custom_tokio_runtime(runtime);
+        }
         // napi falls back to a runtime of its own; nothing but thread names and count is lost.
         Err(error) => eprintln!("effect-microsandbox: no tokio runtime of our own: {error}"),
     }
@@ -39,12 +47,17 @@ fn thread_count(setting: Option<&str>) -> usize {
 ///
 /// The engine's destructors spawn their clean-up (creation roll-back, bulk cancel) on the current
 /// tokio runtime and lose it when there is none, as on the JavaScript thread in a finalizer.
+///
+/// After the runtime's end, as in a finalizer that runs while the process exits, `spawn` drops the
+/// value at once: there is nothing left that it could clean up.
 pub(crate) fn drop_within<T: Send + 'static>(value: T) {
-    within_runtime_if_available(move || match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn(async move { drop(value) })),
-        // The environment is gone, and its runtime with it: nothing is left to spawn on.
-        Err(_) => drop(value),
-    });
+    match RUNTIME.get() {
+        Some(runtime) => {
+            let _entered = runtime.enter();
+            drop(runtime.spawn(async move { drop(value) }));
+        }
+        None => drop(value),
+    }
 }
 
 #[cfg(test)]

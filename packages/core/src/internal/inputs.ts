@@ -16,6 +16,8 @@ export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fr
 
 /** A length of time that is not negative. */
 export const Span = Schema.declare((input: unknown): input is Duration.Input => {
+  // `Duration` reads NaN as zero.
+  if (Number.isNaN(input)) return false
   const duration = Duration.fromInput(input as Duration.Input)
   return Option.isSome(duration) && Duration.toMillis(duration.value) >= 0
 }, { expected: "a duration that is not negative, such as \"5 seconds\"" })

@@ -1,0 +1,149 @@
+/** What is refused before a VM is started, and what that leaves: nothing. */
+import { type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem, Path } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import { layerBackend, sandboxDirectories, temporaryDirectory } from "../support/Sandboxes.ts"
+
+const whyNot = (options: Sandbox.Options) =>
+  Sandbox.make(options).pipe(Effect.scoped, Effect.flip, Effect.map(({ reason }) => reason))
+
+/** Boots in a process of its own, whose environment names the runtime: the engine reads it once. */
+const whyNotWith = Effect.fn("whyNotWith")(function*(env: Record<string, string>, checkout = ".") {
+  const spawner = yield* ChildProcessSpawner
+  const home = yield* temporaryDirectory
+  const program = `${checkout}/test/support/programs/make.ts`
+  const output = yield* spawner.string(
+    ChildProcess.make("node", [program, home, yield* temporaryDirectory], {
+      env,
+      extendEnv: true
+    })
+  )
+  return JSON.parse(output) as MicrosandboxError.Reason
+})
+
+/** This checkout, as it is where the runtime's npm package was not installed. */
+const checkoutWithoutRuntime = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const checkout = yield* temporaryDirectory
+  for (const directory of ["packages/core/src", "packages/native/src", "packages/native/binding", "test/support"]) {
+    yield* fs.copy(directory, path.join(checkout, directory))
+  }
+  for (const name of ["core", "native"]) {
+    yield* fs.copyFile(`packages/${name}/package.json`, path.join(checkout, `packages/${name}/package.json`))
+  }
+  const modules = path.join(checkout, "node_modules")
+  yield* fs.makeDirectory(modules)
+  for (const name of yield* fs.readDirectory("node_modules")) {
+    if (name === "@superradcompany" || name === "@effect-microsandbox") continue
+    yield* fs.symlink(path.resolve("node_modules", name), path.join(modules, name))
+  }
+  yield* fs.symlink(path.join(checkout, "packages"), path.join(modules, "@effect-microsandbox"))
+  return checkout
+})
+
+layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandbox that cannot be", (it) => {
+  it.effect("is refused with the field that is wrong", () =>
+    Effect.gen(function*() {
+      const image = yield* temporaryDirectory
+      const mistakes: ReadonlyArray<readonly [field: string, options: object]> = [
+        ["name", { name: "" }],
+        ["name", { name: "-a" }],
+        ["name", { name: "a/b" }],
+        ["name", { name: "../a" }],
+        ["name", { name: "a".repeat(129) }],
+        ["image", { image: "" }],
+        ["cpus", { cpus: 0 }],
+        ["cpus", { cpus: 1.5 }],
+        ["cpus", { cpus: 256 }],
+        ["memory", { memory: 0 }],
+        ["memory", { memory: "0 MiB" }],
+        ["memory", { memory: -1 }],
+        ["memory", { memory: "a lot" }],
+        ["env.A=B", { env: { "A=B": "c" } }],
+        ["env.A", { env: { A: "\0" } }],
+        ["workdir", { workdir: "a\0b" }],
+        ["pullPolicy", { pullPolicy: "sometimes" }],
+        ["maxDuration", { maxDuration: -1 }],
+        ["idleTimeout", { idleTimeout: "-1 seconds" }],
+        ["onClose", { onClose: "explode" }],
+        ["colour", { colour: "red" }]
+      ]
+      for (const [field, options] of mistakes) {
+        const reason = yield* whyNot({ image, ...options } as Sandbox.Options)
+        assert.deepStrictEqual(
+          [reason._tag, reason._tag === "InvalidConfig" ? reason.field : reason],
+          ["InvalidConfig", field],
+          JSON.stringify(options)
+        )
+        assert.include(reason.message, field)
+      }
+      assert.deepStrictEqual(yield* sandboxDirectories, [])
+    }))
+
+  it.effect("is refused by the engine with a reason, and its name stays free", () =>
+    Effect.gen(function*() {
+      const image = yield* temporaryDirectory
+      const refused = [
+        ["RootfsNotFound", { image: "/no/such/root" }],
+        ["RootfsNotFound", { image: "./no/such/root" }],
+        ["ImageNotCached", { image: "never-pulled", pullPolicy: "never" }],
+        // Nothing listens on port 1.
+        ["ImageRegistry", { image: "127.0.0.1:1/unreachable" }],
+        ["InvalidConfig", { image, hostname: "x".repeat(300) }],
+        ["InvalidConfig", { image, labels: { "microsandbox.reserved": "x" } }]
+      ] as const
+      for (const [tag, options] of refused) {
+        assert.strictEqual((yield* whyNot({ name: "refused", ...options }))._tag, tag, JSON.stringify(options))
+        assert.strictEqual((yield* Effect.flip(Sandbox.get("refused"))).reason._tag, "SandboxNotFound")
+        assert.deepStrictEqual(yield* sandboxDirectories, [])
+      }
+    }))
+
+  it.effect("is not found by any operation", () =>
+    Effect.gen(function*() {
+      for (
+        const operation of [
+          Sandbox.get,
+          Sandbox.remove,
+          Sandbox.kill,
+          (name: string) => Effect.scoped(Sandbox.start(name))
+        ]
+      ) {
+        const { reason } = yield* Effect.flip(operation("nobody"))
+        assert.deepStrictEqual([reason._tag, reason._tag === "SandboxNotFound" ? reason.sandbox : reason], [
+          "SandboxNotFound",
+          "nobody"
+        ])
+        assert.strictEqual((yield* Effect.flip(operation("no/body"))).reason._tag, "InvalidConfig")
+      }
+    }))
+
+  it.effect("is not booted by a runtime of another version, or by none", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const directory = yield* temporaryDirectory
+      const installed = "node_modules/@superradcompany/microsandbox-linux-x64-gnu"
+      const [kernel = ""] = yield* fs.readDirectory(`${installed}/lib`)
+      yield* fs.copyFile(`${installed}/lib/${kernel}`, `${directory}/${kernel}`)
+      const msb = yield* fs.readFile(`${installed}/bin/msb`)
+      // The same program but for its version, wherever that stands in it.
+      const other = Buffer.from(Buffer.from(msb).toString("latin1").replaceAll("0.7.2", "0.7.9"), "latin1")
+      yield* fs.writeFile(`${directory}/msb`, other, { mode: 0o755 })
+      const mismatch = yield* whyNotWith({ MSB_PATH: `${directory}/msb` })
+      assert.strictEqual(mismatch._tag, "RuntimeVersionMismatch")
+      if (mismatch._tag === "RuntimeVersionMismatch") {
+        assert.deepStrictEqual([mismatch.expected, mismatch.actual, mismatch.path], [
+          "0.7.2",
+          "0.7.9",
+          `${directory}/msb`
+        ])
+      }
+      assert.strictEqual((yield* whyNotWith({}, yield* checkoutWithoutRuntime))._tag, "RuntimeNotInstalled")
+      assert.strictEqual((yield* whyNotWith({ MSB_PATH: "/no/such/msb" }))._tag, "RuntimeIncomplete")
+      yield* fs.remove(`${directory}/${kernel}`)
+      assert.strictEqual((yield* whyNotWith({ MSB_PATH: `${directory}/msb` }))._tag, "RuntimeIncomplete")
+    }))
+})

@@ -1,0 +1,24 @@
+/**
+ * Makes a sandbox in a process of its own and prints what came of it: the reason's tag and fields, or the sandbox's name.
+ *
+ *     make.ts <home> <image> [name]
+ *
+ * With a name it says so on standard output when the sandbox is up, and then stays until it is interrupted.
+ */
+import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect } from "effect"
+
+const [home = "", image = "", name] = process.argv.slice(2)
+
+const program = Effect.gen(function*() {
+  const sandbox = yield* Sandbox.make({ image, name, pullPolicy: "never" })
+  yield* Console.log(JSON.stringify({ _tag: "Made", name: sandbox.name }))
+  if (name !== undefined) return yield* Effect.never
+})
+
+Effect.scoped(program).pipe(
+  Effect.provide(Backend.layerLocal({ home })),
+  Effect.catchTag("MicrosandboxError", ({ reason }) => Console.log(JSON.stringify(reason))),
+  NodeRuntime.runMain
+)

@@ -1,0 +1,130 @@
+/** Whole programs, in processes of their own: signals end them, and with them everything that they began. */
+import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { assert, layer } from "@effect/vitest"
+import { Cause, Effect, Exit, FileSystem, Path, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import { layerBackend, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
+
+layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a program", (it) => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    it.effect(`that is ended by ${signal} ends its sandbox first`, () =>
+      Effect.gen(function*() {
+        const spawner = yield* ChildProcessSpawner
+        const [home, image] = [yield* temporaryDirectory, yield* rootDirectory]
+        const name = `open-${signal.toLowerCase()}`
+        const program = yield* spawner.spawn(
+          ChildProcess.make("node", ["test/support/programs/make.ts", home, image, name], { stderr: "inherit" })
+        )
+        const line = yield* program.stdout.pipe(Stream.decodeText, Stream.splitLines, Stream.runHead)
+        assert.deepStrictEqual(line._tag === "Some" ? JSON.parse(line.value) : line, { _tag: "Made", name })
+        assert.lengthOf(yield* vmProcesses(name), 1)
+        const [elapsed] = yield* Effect.timed(Effect.andThen(
+          Effect.sync(() => process.kill(program.pid, signal)),
+          Effect.exit(program.exitCode)
+        ))
+        console.log(`${signal} to exit: ${elapsed}`)
+        assert.deepStrictEqual(yield* vmProcesses(name), [])
+        const { reason } = yield* Effect.flip(Sandbox.get(name)).pipe(Effect.provide(Backend.layerLocal({ home })))
+        assert.strictEqual(reason._tag, "SandboxNotFound")
+      }))
+  }
+
+  it.effect("that is killed takes its VM with it", () =>
+    Effect.gen(function*() {
+      const spawner = yield* ChildProcessSpawner
+      const [home, image] = [yield* temporaryDirectory, yield* rootDirectory]
+      const program = yield* spawner.spawn(
+        ChildProcess.make("node", ["test/support/programs/make.ts", home, image, "orphan"], { stderr: "inherit" })
+      )
+      yield* program.stdout.pipe(Stream.decodeText, Stream.splitLines, Stream.runHead)
+      assert.lengthOf(yield* vmProcesses("orphan"), 1)
+      process.kill(program.pid, "SIGKILL")
+      yield* vmProcesses("orphan").pipe(Effect.delay(50), Effect.repeat({ until: (pids) => pids.length === 0 }))
+    }))
+
+  it.effect("the demo leaves nothing, whenever it is ended", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const spawner = yield* ChildProcessSpawner
+      // While Node starts, as it goes to boot, in the middle of the boot, and while a program runs in the guest.
+      const moments = [["SIGTERM", ""], ["SIGINT", "root file system"], ["SIGTERM", "booting"], [
+        "SIGINT",
+        "tick 2"
+      ]] as const
+      for (const [signal, moment] of moments) {
+        const directory = yield* temporaryDirectory
+        const program = yield* spawner.spawn(
+          ChildProcess.make("node", ["demo/main.ts"], {
+            env: { TMPDIR: directory },
+            extendEnv: true,
+            stderr: "inherit"
+          })
+        )
+        const seen = moment === "" ? Effect.sleep(200) : program.stdout.pipe(
+          Stream.decodeText,
+          Stream.splitLines,
+          Stream.takeUntil((line) => line.includes(moment)),
+          Stream.runCollect,
+          Effect.map((lines) => assert.include(lines.at(-1), moment))
+        )
+        yield* seen
+        yield* Effect.sync(() => process.kill(program.pid, signal))
+        yield* Effect.exit(program.exitCode)
+        assert.deepStrictEqual(yield* fs.readDirectory(directory), [], `${signal} at ${moment}`)
+        const processes = (yield* fs.readDirectory("/proc")).filter((entry) => /^\d+$/.test(entry))
+        const left = yield* Effect.filter(processes, (pid) =>
+          fs.readFileString(path.join("/proc", pid, "cmdline")).pipe(
+            Effect.map((line) => line.includes(directory)),
+            Effect.orElseSucceed(() => false)
+          ))
+        assert.deepStrictEqual(left, [], `${signal} at ${moment}`)
+      }
+    }))
+
+  it.effect("still learns of the end of its own child processes, before and after a boot", () =>
+    Effect.gen(function*() {
+      const spawner = yield* ChildProcessSpawner
+      const code = spawner.exitCode(ChildProcess.make("sh", ["-c", "exit 4"]))
+      assert.strictEqual(yield* code, 4)
+      const image = yield* rootDirectory
+      const early = yield* spawner.spawn(ChildProcess.make("sh", ["-c", "read line; exit 5"]))
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Sandbox.make({ image })
+        assert.strictEqual(yield* code, 4)
+        yield* Stream.run(Stream.make(new TextEncoder().encode("\n")), early.stdin)
+        assert.strictEqual(yield* early.exitCode, 5)
+      }))
+      assert.strictEqual(yield* code, 4)
+    }))
+
+  it.effect("is told that a file system has no user extended attributes", () =>
+    Effect.gen(function*() {
+      const spawner = yield* ChildProcessSpawner
+      const mount = yield* temporaryDirectory
+      // ramfs has none, on any kernel; a mount namespace of its own keeps it from the rest of the machine.
+      const script = `mount -t ramfs none ${mount} && exec node test/support/programs/make.ts ${mount}/h ${mount}`
+      const output = yield* spawner.string(ChildProcess.make("unshare", ["-rm", "sh", "-c", script]))
+      const reason = JSON.parse(output)
+      assert.deepStrictEqual([reason._tag, reason.path], ["HomeWithoutXattrs", `${mount}/h`])
+    }))
+
+  it.effect("that leaks a sandbox is told at the end of its engine", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const exit = yield* Effect.gen(function*() {
+        const { handle, native } = yield* Backend.Backend
+        yield* Effect.scoped(native.acquire(
+          (token) => handle.createSandbox({ name: "leaked", image, detached: false }, token),
+          // Ends the VM, and forgets the handle.
+          (sandbox) => Effect.ignore(native.call((token) => sandbox.kill(token)))
+        ))
+      }).pipe(
+        // `local`: with an engine of its own, and not with the suite's.
+        Effect.provide(Backend.layerLocal({ home: yield* temporaryDirectory }), { local: true }),
+        Effect.exit
+      )
+      assert.include(String(Exit.isFailure(exit) ? Cause.squash(exit.cause) : exit), "1 sandboxes")
+    }))
+})
