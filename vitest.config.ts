@@ -25,6 +25,17 @@ export default defineConfig({
           testTimeout: 300_000,
           hookTimeout: 600_000
         }
+      },
+      // The long matrices, in real microVMs too.
+      {
+        extends: true,
+        test: {
+          name: "long",
+          include: ["test/long/**/*.test.ts"],
+          fileParallelism: false,
+          testTimeout: 3_600_000,
+          hookTimeout: 600_000
+        }
       }
     ]
   }

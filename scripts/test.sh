@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The test command. Every check and every suite, or only the named ones:
 #
-#     scripts/test.sh [format|lint|types|rustfmt|clippy|cargo|binding|unit|store|selftest|vm …]
+#     scripts/test.sh [format|lint|types|rustfmt|clippy|cargo|binding|unit|store|selftest|vm|long …]
 #
+# `long` are the long matrices; it runs only when it is named.
 # A failure does not stop the later steps. The last line is `N passed, N failed`.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -11,8 +12,8 @@ all=(format lint types rustfmt clippy cargo binding unit store selftest vm)
 wanted=("$@")
 (($# > 0)) || wanted=("${all[@]}")
 for part in "${wanted[@]}"; do
-  if [[ " ${all[*]} " != *" $part "* ]]; then
-    say "there is no part $part; the parts are: ${all[*]}"
+  if [[ " ${all[*]} long " != *" $part "* ]]; then
+    say "there is no part $part; the parts are: ${all[*]} long"
     exit 64
   fi
 done
@@ -103,22 +104,25 @@ kvm_usable() { [[ -r /dev/kvm && -w /dev/kvm ]] && grep -qwE 'vmx|svm' /proc/cpu
 # Whether test/host/run.sh takes its software host. macOS needs no KVM.
 software_host() { [[ "$(uname -s)" == Linux ]] && { [[ "${HOST-}" == software ]] || ! kvm_usable; }; }
 
-vitest_vm=("$(command -v node)" node_modules/vitest/vitest.mjs run --project vm)
+# How many runs a project with microVMs is split into: one-processor hosts side by side, since the emulator is not reliable
+# with two processors in one host.
+shards() { # project
+  if software_host && (($(find "test/$1" -name '*.test.ts' | wc -l) > 1)); then echo 2; else echo 1; fi
+}
 
-shards=1
-if software_host && (($(find test/vm -name '*.test.ts' 2>/dev/null | wc -l) > 1)); then shards=2; fi
-
-# One-processor hosts side by side: the emulator is not reliable with two processors in one host.
-vm() {
+# Runs a project whose tests boot microVMs.
+guests() { # project
+  local project=$1 count shard pids=() status=0
+  local vitest=("$(command -v node)" node_modules/vitest/vitest.mjs run --project "$project")
   if ! software_host; then
-    "${vitest_vm[@]}"
+    "${vitest[@]}"
     return
   fi
-  local shard pids=() status=0
+  count="$(shards "$project")"
   trap 'kill "${pids[@]}" 2>/dev/null; exit 130' INT TERM
-  for ((shard = 1; shard <= shards; shard++)); do
-    bash test/host/run.sh -- "${vitest_vm[@]}" "--shard=$shard/$shards" </dev/null \
-      > >(sed -u "s|^|vm $shard/$shards \| |") 2>&1 &
+  for ((shard = 1; shard <= count; shard++)); do
+    bash test/host/run.sh -- "${vitest[@]}" "--shard=$shard/$count" </dev/null \
+      > >(sed -u "s|^|$project $shard/$count \| |") 2>&1 &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do wait "$pid" || status=$?; done
@@ -126,7 +130,7 @@ vm() {
 }
 
 setup=(scripts/setup.sh --no-native)
-for part in clippy cargo binding unit store selftest vm; do
+for part in clippy cargo binding unit store selftest vm long; do
   if is_wanted $part; then setup=(scripts/setup.sh); fi
 done
 started=$SECONDS
@@ -147,5 +151,6 @@ step store "vitest 1" vitest run --project store
 if software_host; then
   step selftest last bash test/host/selftest.sh
 fi
-step vm "vitest $shards" vm
+step vm "vitest $(shards vm)" guests vm
+step long "vitest $(shards long)" guests long
 finish

@@ -1,7 +1,7 @@
 /** What tests with the real engine share: a backend in a home of its own, and a look at what a sandbox left. */
-import { Backend, type MicrosandboxError } from "@effect-microsandbox/core"
+import { Backend, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { NodeServices } from "@effect/platform-node"
-import { Effect, FileSystem, Layer, Path } from "effect"
+import { Effect, FileSystem, Layer, Path, Result } from "effect"
 import * as Rootfs from "../../demo/Rootfs.ts"
 
 /** A directory that is short enough for a home, and gone with the scope. */
@@ -23,19 +23,26 @@ export const rootDirectory = Effect.gen(function*() {
   return yield* Rootfs.make(yield* temporaryDirectory)
 })
 
-/** The VM processes on this machine whose command line names a sandbox. */
-export const vmProcesses = Effect.fn("vmProcesses")(function*(name: string) {
+/** The processes on this machine whose command line has a text. */
+export const processesWith = Effect.fn("processesWith")(function*(text: string) {
   const fs = yield* FileSystem.FileSystem
   const pids = (yield* fs.readDirectory("/proc")).filter((entry) => /^\d+$/.test(entry))
   return yield* Effect.filter(pids, (pid) =>
     fs.readFileString(`/proc/${pid}/cmdline`).pipe(
-      Effect.map((line) => {
-        const words = line.split("\0")
-        return words.includes("machine") && words[words.indexOf("--name") + 1] === name
-      }),
+      Effect.map((line) => line.includes(text)),
       // It ended while we looked.
       Effect.orElseSucceed(() => false)
     ))
+})
+
+/** The VM processes of a sandbox. */
+export const vmProcesses = (name: string) => processesWith(`\0machine\0--name\0${name}\0`)
+
+/** Whether nothing of a sandbox is left in the backend or on this machine: its name can be used again. */
+export const isFree = Effect.fn("isFree")(function*(name: string) {
+  const found = yield* Effect.result(Sandbox.get(name))
+  return Result.isFailure(found) && found.failure.reason._tag === "SandboxNotFound" &&
+    !(yield* sandboxDirectories).includes(name) && (yield* vmProcesses(name)).length === 0
 })
 
 /** What the backend's home still holds of its sandboxes. */

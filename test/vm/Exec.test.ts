@@ -1,7 +1,7 @@
 /** Programs in one real sandbox. */
-import { Sandbox } from "@effect-microsandbox/core"
+import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { type Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(
@@ -101,25 +101,53 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 3, success: false })
     }))
 
-  it.effect("keeps its two outputs apart, and loses nothing to a reader that gives up", () =>
+  it.effect("keeps its two outputs apart, and in order", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
       const program = yield* sandbox.spawn("sh", ["-c", "seq 1 2000; seq 2001 4000 >&2; seq 4001 6000"])
       const numbers = (stream: typeof program.stdout) =>
         stream.pipe(Stream.decodeText, Stream.splitLines, Stream.map(Number), Stream.runCollect)
-      // A reader that is interrupted while it waits, before the real one.
-      yield* Fiber.interrupt(yield* Effect.forkChild(Stream.runDrain(program.stderr)))
-      const first = yield* Stream.runHead(program.stdout)
-      const [rest, stderr] = yield* Effect.all([
-        Stream.mkString(Stream.decodeText(program.stdout)),
-        numbers(program.stderr)
-      ], { concurrency: 2 })
-      const text = new TextDecoder().decode(first._tag === "Some" ? first.value : undefined) + rest
+      const [stdout, stderr] = yield* Effect.all([numbers(program.stdout), numbers(program.stderr)], { concurrency: 2 })
       const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => from + index)
-      const stdout = text.trim().split("\n").map(Number)
       assert.deepStrictEqual(stdout, [...range(1, 2000), ...range(4001, 6000)])
-      // The interrupted reader may have taken what it was given; what it was not given is all there.
-      assert.deepStrictEqual(stderr.slice(-1), [4000])
+      assert.deepStrictEqual(stderr, range(2001, 4000))
+    }))
+
+  it.effect("loses nothing to a reader that is interrupted just as output comes", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const program = yield* sandbox.spawn("cat", [], { stdin: true })
+      const lines = Array.from({ length: 40 }, (_, index) => `line ${index}\n`)
+      const input = yield* Queue.make<string, Cause.Done>()
+      yield* Effect.forkChild(Stream.run(Stream.fromQueue(input), program.stdin))
+      let seen = ""
+      const decoder = new TextDecoder()
+      for (const [index, line] of lines.entries()) {
+        const reader = yield* Effect.forkChild(Stream.runHead(program.stdout))
+        yield* Queue.offer(input, line)
+        // Before it comes, about when it comes, and after.
+        yield* Effect.sleep((index % 5) * 10)
+        yield* Fiber.interrupt(reader)
+        const exit = yield* Fiber.await(reader)
+        if (Exit.isSuccess(exit) && exit.value._tag === "Some") seen += decoder.decode(exit.value.value)
+      }
+      yield* Queue.end(input)
+      seen += yield* Stream.mkString(Stream.decodeText(program.stdout))
+      assert.strictEqual(seen, lines.join(""))
+      assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 0, success: true })
+    }))
+
+  it.effect("is told apart from a connection that was lost", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const scope = yield* Scope.make()
+      const program = yield* sandbox.spawn("sleep", ["1000"]).pipe(Scope.provide(scope))
+      yield* Scope.close(scope, Exit.void)
+      for (
+        const use of [program.exitStatus, Stream.runDrain(program.stdout), program.signal(15), program.resize(1, 1)]
+      ) {
+        assert.strictEqual((yield* Effect.flip(use)).reason._tag, "HandleClosed")
+      }
     }))
 
   it.effect("can be signalled and killed", () =>
@@ -214,10 +242,22 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       )
     }))
 
-  it.effect("leaves no handle in the engine", () =>
+  it.effect("leaves no handle in the engine, however it ended", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      const exit = yield* Effect.exit(Effect.scoped(sandbox.spawn("true")))
-      assert.isTrue(Exit.isSuccess(exit))
+      const { native } = yield* Backend.Backend
+      const before = yield* native.live
+      yield* Effect.scoped(sandbox.spawn("true"))
+      yield* Effect.scoped(Effect.flatMap(sandbox.spawn("sleep", ["1000"]), (program) => program.kill))
+      yield* Effect.ignore(Effect.scoped(sandbox.spawn("no-such-program")))
+      for (const delay of [0, 5, 20, 80, 320]) {
+        const fiber = yield* Effect.forkChild(
+          Effect.scoped(Effect.andThen(sandbox.spawn("sleep", ["8765"]), Effect.never))
+        )
+        yield* Effect.sleep(delay)
+        yield* Fiber.interrupt(fiber)
+      }
+      assert.deepStrictEqual(yield* native.live, before)
+      assert.deepStrictEqual(yield* guestProcesses("8765"), [])
     }))
 })

@@ -1,10 +1,10 @@
 /** Whole programs, in processes of their own: signals end them, and with them everything that they began. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Effect, Exit, FileSystem, Path, Stream } from "effect"
+import { Cause, Effect, Exit, FileSystem, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import { layerBackend, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
+import { layerBackend, processesWith, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a program", (it) => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -46,7 +46,6 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pro
   it.effect("the demo leaves nothing, whenever it is ended", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
-      const path = yield* Path.Path
       const spawner = yield* ChildProcessSpawner
       // While Node starts, as it goes to boot, in the middle of the boot, and while a program runs in the guest.
       const moments = [["SIGTERM", ""], ["SIGINT", "root file system"], ["SIGTERM", "booting"], [
@@ -73,13 +72,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pro
         yield* Effect.sync(() => process.kill(program.pid, signal))
         yield* Effect.exit(program.exitCode)
         assert.deepStrictEqual(yield* fs.readDirectory(directory), [], `${signal} at ${moment}`)
-        const processes = (yield* fs.readDirectory("/proc")).filter((entry) => /^\d+$/.test(entry))
-        const left = yield* Effect.filter(processes, (pid) =>
-          fs.readFileString(path.join("/proc", pid, "cmdline")).pipe(
-            Effect.map((line) => line.includes(directory)),
-            Effect.orElseSucceed(() => false)
-          ))
-        assert.deepStrictEqual(left, [], `${signal} at ${moment}`)
+        assert.deepStrictEqual(yield* processesWith(directory), [], `${signal} at ${moment}`)
       }
     }))
 

@@ -2,19 +2,7 @@
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer, Path } from "effect"
-import {
-  layerBackend,
-  rootDirectory,
-  sandboxDirectories,
-  temporaryDirectory,
-  vmProcesses
-} from "../support/Sandboxes.ts"
-
-const isFree = Effect.fn("isFree")(function*(name: string) {
-  const { reason } = yield* Effect.flip(Sandbox.get(name))
-  return reason._tag === "SandboxNotFound" && !(yield* sandboxDirectories).includes(name) &&
-    (yield* vmProcesses(name)).length === 0
-})
+import { isFree, layerBackend, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a sandbox", (it) => {
   it.effect("is stopped and removed with its scope, and its name can be used again", () =>
@@ -80,9 +68,29 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       assert.isTrue(yield* isFree("kept"))
     }))
 
+  it.effect("stays, stopped, when its start is interrupted", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      yield* Effect.scoped(Sandbox.make({ name: "slow", image, onClose: "stop" }))
+      for (const delay of [0, 300, 1500]) {
+        const fiber = yield* Effect.forkChild(Effect.scoped(Sandbox.start("slow")))
+        yield* Effect.sleep(delay)
+        yield* Fiber.interrupt(fiber)
+        assert.lengthOf(yield* vmProcesses("slow"), 0, `after ${delay} ms`)
+      }
+      const sandbox = yield* Sandbox.start("slow", { onClose: "destroy" })
+      assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
+    }))
+
   it.effect("lives on when it is detached, and can be killed by name", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
+      // Detached later, or from the start.
+      yield* Effect.scoped(Effect.flatMap(Sandbox.make({ name: "let-go", image }), (sandbox) => sandbox.detach))
+      assert.lengthOf(yield* vmProcesses("let-go"), 1)
+      yield* Sandbox.kill("let-go")
+      yield* Sandbox.remove("let-go")
+      assert.isTrue(yield* isFree("let-go"))
       yield* Effect.scoped(Sandbox.make({ name: "free", image, onClose: "detach" }))
       assert.lengthOf(yield* vmProcesses("free"), 1)
       assert.strictEqual((yield* Sandbox.get("free")).status, "Running")

@@ -191,7 +191,7 @@ export interface Sandbox {
   readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
   /** Kills the VM and waits until it is gone. */
   readonly kill: Effect.Effect<void, MicrosandboxError>
-  /** Lets the sandbox run on when its scope closes, while this process lives. */
+  /** Lets the sandbox run on when its scope closes. */
   readonly detach: Effect.Effect<void, MicrosandboxError>
 }
 

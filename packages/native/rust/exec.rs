@@ -99,7 +99,7 @@ pub(crate) async fn spawn(
     live: Live,
     cancel: Cancel,
 ) -> Result<Exec, Stop> {
-    let mut handle = cancel.guard(open(sandbox, options)).await?;
+    let mut handle = open_or_undo(sandbox, options, &cancel).await?;
     Ok(Exec {
         slot: Slot::new(
             "exec",
@@ -210,6 +210,22 @@ fn timed_out(limit: Duration) -> Failure {
     }
 }
 
+/// Start a program. A cancel in the middle of that waits for the start and then kills what was started: when the
+/// connection is merely dropped, nobody can say whether the guest has begun.
+async fn open_or_undo(sandbox: &EngineSandbox, options: ExecOptions, cancel: &Cancel) -> Result<ExecHandle, Stop> {
+    let opening = open(sandbox, options);
+    tokio::pin!(opening);
+    tokio::select! {
+        biased;
+        opened = &mut opening => return opened.map_err(Stop::from),
+        () = cancel.requested() => {}
+    }
+    if let Ok(Ok(handle)) = tokio::time::timeout(KILL_CONFIRM, opening).await {
+        Source::new(handle).kill().await;
+    }
+    Err(Stop::Cancelled)
+}
+
 async fn open(sandbox: &EngineSandbox, options: ExecOptions) -> MicrosandboxResult<ExecHandle> {
     let command = options.command.clone();
     sandbox
@@ -234,6 +250,14 @@ fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptio
 }
 
 impl Source {
+    fn new(handle: ExecHandle) -> Self {
+        Self {
+            handle,
+            next: None,
+            ended: false,
+        }
+    }
+
     /// The next event. A program that could not start, and a connection that was lost, are failures.
     async fn take(&mut self) -> Result<EngineEvent, Failure> {
         let event = match self.next.take() {

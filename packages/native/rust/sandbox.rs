@@ -337,43 +337,53 @@ impl Attempt {
     /// tried again), or, in a short window, a directory without a row; both keep the name taken.
     async fn roll_back(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + SETTLE;
-        let mut last = String::from("its state did not settle");
-        while Instant::now() < deadline {
-            match self.try_roll_back().await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) => last = error.to_string(),
+        loop {
+            let trace = self.try_roll_back().await;
+            match trace {
+                Ok(Trace::Gone) => return Ok(()),
+                _ if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+                // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
+                // create, and it could not have come so far with anything of this attempt in its way.
+                Ok(Trace::NameHeld) => return Ok(()),
+                Err(error) => return Err(Failure::rollback_incomplete(&self.name, &error.to_string())),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(Failure::rollback_incomplete(&self.name, &last))
     }
 
-    /// True when nothing of this attempt is left.
-    async fn try_roll_back(&self) -> MicrosandboxResult<bool> {
-        // The engine's clean-up holds the name's transition lock to its end; without it this would
-        // read a state that is about to change.
-        if let Some(local) = self.backend.as_local()
-            && self.fresh_directory.is_some()
-        {
-            let Some(lock) = try_acquire_transition_guard(&local.config().run_dir(), &self.name)? else {
-                return Ok(false);
-            };
-            drop(lock);
+    async fn try_roll_back(&self) -> MicrosandboxResult<Trace> {
+        match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
+            Ok(handle) if !self.made(&handle) => return Ok(Trace::Gone),
+            // The engine refuses the name itself: nothing can have been made.
+            Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
+            _ => {}
         }
+        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
+        let Some(lock) = self.hold_name()? else {
+            return Ok(Trace::NameHeld);
+        };
         match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
             Ok(handle) if self.made(&handle) => {
+                // `remove` takes the lock itself.
+                drop(lock);
                 self.backend
                     .sandboxes()
                     .remove(self.backend.clone(), &self.name)
                     .await?;
-                Ok(true)
             }
-            // Another create has the name.
-            Ok(_) => Ok(true),
-            Err(MicrosandboxError::SandboxNotFound(_) | MicrosandboxError::InvalidConfig(_)) => self.remove_orphan(),
-            Err(error) => Err(error),
+            Err(MicrosandboxError::SandboxNotFound(_)) => self.remove_orphan(&lock)?,
+            Ok(_) => {}
+            Err(error) => return Err(error),
         }
+        Ok(Trace::Gone)
+    }
+
+    /// The lock under which the engine makes, starts and removes a sandbox of this name.
+    fn hold_name(&self) -> MicrosandboxResult<Option<NameLock>> {
+        let Some(local) = self.backend.as_local() else {
+            return Ok(Some(NameLock { _file: None }));
+        };
+        let file = try_acquire_transition_guard(&local.config().run_dir(), &self.name)?;
+        Ok(file.map(|file| NameLock { _file: Some(file) }))
     }
 
     fn made(&self, handle: &SandboxHandle) -> bool {
@@ -382,21 +392,25 @@ impl Attempt {
             .is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
     }
 
-    /// A directory that has no row, made while this attempt ran, while nobody holds the name.
-    fn remove_orphan(&self) -> MicrosandboxResult<bool> {
-        let (Some(local), Some(directory)) = (self.backend.as_local(), &self.fresh_directory) else {
-            return Ok(true);
-        };
-        if !directory.exists() {
-            return Ok(true);
+    /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
+    fn remove_orphan(&self, _held: &NameLock) -> MicrosandboxResult<()> {
+        match &self.fresh_directory {
+            Some(directory) if directory.exists() => Ok(std::fs::remove_dir_all(directory)?),
+            _ => Ok(()),
         }
-        let Some(lock) = try_acquire_transition_guard(&local.config().run_dir(), &self.name)? else {
-            return Ok(false);
-        };
-        std::fs::remove_dir_all(directory)?;
-        drop(lock);
-        Ok(true)
     }
+}
+
+/// What is left of an attempt.
+enum Trace {
+    Gone,
+    /// Somebody holds the name: the engine's clean-up of this attempt, or another create.
+    NameHeld,
+}
+
+/// Held for as long as it lives. Empty where a backend has no such lock.
+struct NameLock {
+    _file: Option<std::fs::File>,
 }
 
 async fn stop(sandbox: &EngineSandbox, options: &StopOptions) -> MicrosandboxResult<()> {

@@ -170,7 +170,7 @@ const makeEvents = Effect.fnUntraced(function*(
   subject: Subject
 ): Effect.fn.Return<Events> {
   const one = yield* Semaphore.make(1)
-  let queue: Array<ExecEvent> = []
+  const queue: Array<ExecEvent> = []
   let batches = 0
   let started: number | undefined
   let exited: number | undefined
@@ -215,17 +215,15 @@ const makeEvents = Effect.fnUntraced(function*(
     )
 
   const stream = <A>(select: (event: ExecEvent) => A | undefined): Stream.Stream<A, MicrosandboxError> => {
+    // One at a time: what a reader does not ask for stays for the next.
     const take = (): Arr.NonEmptyReadonlyArray<A> | undefined => {
-      const taken: Array<A> = []
-      const rest: Array<ExecEvent> = []
-      for (const event of queue) {
-        const value = select(event)
-        if (value === undefined) rest.push(event)
-        else taken.push(value)
+      for (let index = 0; index < queue.length; index++) {
+        const value = select(queue[index]!)
+        if (value === undefined) continue
+        queue.splice(index, 1)
+        return [value]
       }
-      if (taken.length === 0) return undefined
-      queue = rest
-      return taken as unknown as Arr.NonEmptyReadonlyArray<A>
+      return undefined
     }
     return Stream.fromPull(Effect.succeed(
       Effect.filterOrElse(pull(take), (chunk) => chunk !== undefined, () => Cause.done())

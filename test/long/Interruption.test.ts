@@ -1,0 +1,52 @@
+/** What test/vm shows for a few moments, for many: chosen by a generator with a fixed seed, so that a run can be repeated. */
+import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { assert, layer } from "@effect/vitest"
+import { Effect, Fiber, Layer, Random } from "effect"
+import { isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+
+const seeded = Random.withSeed("effect-microsandbox")
+
+layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("interruption", (it) => {
+  it.effect("of a boot leaves nothing, at 60 moments", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const { native } = yield* Backend.Backend
+      for (let round = 0; round < 60; round++) {
+        const delay = yield* Random.nextIntBetween(0, 6000)
+        const fiber = yield* Effect.forkChild(
+          Effect.scoped(Effect.andThen(Sandbox.make({ name: "early", image }), Effect.never))
+        )
+        yield* Effect.sleep(delay)
+        yield* Fiber.interrupt(fiber)
+        assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
+        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
+      }
+    }).pipe(seeded))
+})
+
+const layerSandbox = Layer.unwrap(Effect.map(rootDirectory, (image) => Sandbox.layer({ image }))).pipe(
+  Layer.provideMerge(layerBackend)
+)
+
+layer(layerSandbox, { timeout: "1 hour", excludeTestServices: true })("interruption", (it) => {
+  it.effect("of a program leaves no process and no handle, at 300 moments", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const { native } = yield* Backend.Backend
+      const before = yield* native.live
+      const programs = [
+        sandbox.shell("sleep 9876 & sleep 9876"),
+        Effect.scoped(Effect.andThen(sandbox.spawn("sleep", ["9876"]), Effect.never))
+      ] as const
+      for (let round = 0; round < 300; round++) {
+        const fiber = yield* Effect.forkChild(programs[round % 2] as (typeof programs)[number])
+        yield* Effect.sleep(yield* Random.nextIntBetween(0, 300))
+        yield* Fiber.interrupt(fiber)
+        if (round % 25 === 24) {
+          const { stdout } = yield* sandbox.exec("ps", ["-o", "args"])
+          assert.notInclude(stdout, "9876", `round ${round}`)
+        }
+      }
+      assert.deepStrictEqual(yield* native.live, before)
+    }).pipe(seeded))
+})

@@ -1,0 +1,69 @@
+/** The packages as a user installs them: packed, in a project of their own, with no sources and no Rust. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem, Path } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import { temporaryDirectory } from "../support/Sandboxes.ts"
+
+const run = Effect.fn("run")(function*(cwd: string, command: string, ...args: ReadonlyArray<string>) {
+  const spawner = yield* ChildProcessSpawner
+  return (yield* spawner.string(ChildProcess.make(command, args, { cwd }))).trim()
+})
+
+/** Packs a package of a checkout and unpacks it where a package manager would put it. */
+const install = Effect.fn("install")(function*(folder: string, name: string, project: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const tarball = (yield* run(folder, "npm", "pack", "--silent")).split("\n").at(-1) ?? ""
+  const target = path.join(project, "node_modules", name)
+  yield* fs.makeDirectory(target, { recursive: true })
+  yield* run(folder, "tar", "xzf", tarball, "-C", target, "--strip-components=1")
+  return target
+})
+
+layer(NodeServices.layer, { excludeTestServices: true, timeout: "2 minutes" })("the packages", (it) => {
+  it.effect("work as they are published", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      yield* run(".", "tsc", "-b", "packages/native", "packages/core")
+
+      // What `npm publish` sees: a copy, because packing writes to package.json.
+      const checkout = yield* temporaryDirectory
+      for (const name of ["native", "core"]) {
+        for (const part of ["package.json", "LICENSE", "src", "dist"]) {
+          yield* fs.copy(`packages/${name}/${part}`, path.join(checkout, "packages", name, part))
+        }
+      }
+      yield* fs.copy("scripts", path.join(checkout, "scripts"))
+      const platform = path.join(checkout, "packages/native/npm/linux-x64-gnu")
+      yield* fs.copy("packages/native/npm/linux-x64-gnu", platform)
+      const addon = "effect-microsandbox.linux-x64-gnu.node"
+      yield* fs.copyFile(`packages/native/binding/${addon}`, path.join(platform, addon))
+
+      const project = yield* temporaryDirectory
+      const native = yield* install(path.join(checkout, "packages/native"), "@effect-microsandbox/native", project)
+      yield* install(path.join(checkout, "packages/core"), "@effect-microsandbox/core", project)
+      yield* install(platform, "@effect-microsandbox/native-linux-x64-gnu", project)
+      for (const name of ["effect", "@superradcompany"]) {
+        yield* fs.symlink(path.resolve("node_modules", name), path.join(project, "node_modules", name))
+      }
+      assert.isFalse(yield* fs.exists(path.join(native, "rust")))
+      assert.isFalse(yield* fs.exists(path.join(native, "binding")))
+
+      yield* fs.writeFileString(
+        path.join(project, "main.mjs"),
+        `import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { Effect } from "effect"
+const program = Effect.gen(function*() {
+  const { reason } = yield* Effect.flip(Sandbox.get("nobody"))
+  const booted = yield* Effect.flip(Effect.scoped(Sandbox.make({ image: "/no/such/root" })))
+  console.log(reason._tag, booted.reason._tag)
+})
+await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSON.stringify(`${project}/h`)} })))
+`
+      )
+      assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound")
+    }))
+})
