@@ -49,4 +49,16 @@ layer(layerSandbox, { timeout: "1 hour", excludeTestServices: true })("interrupt
       }
       assert.deepStrictEqual(yield* native.live, before)
     }).pipe(seeded))
+
+  it.effect("or the end of many programs in one scope leaves no connection: a sandbox has 128", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const { native } = yield* Backend.Backend
+      for (let round = 0; round < 140; round++) {
+        const program = yield* sandbox.spawn("true")
+        assert.strictEqual((yield* program.exitStatus).exitCode, 0, `round ${round}`)
+        yield* Effect.flip(sandbox.spawn("no-such-program"))
+      }
+      assert.strictEqual((yield* native.live).execs, 140)
+    }))
 })

@@ -17,7 +17,7 @@ const openBackend = Effect.fn("openBackend")(function*(
   return yield* native.acquire((token) => native.engine.openLocal({ home }, token), release)
 })
 
-/** A server on loopback that takes connections and never says a word; counts the ones that are open. */
+/** A server on loopback that takes connections and never says a word; knows the ones that are open. */
 const silentServer = Effect.gen(function*() {
   const connected = yield* Deferred.make<void>()
   const open = new Set<net.Socket>()
@@ -36,7 +36,12 @@ const silentServer = Effect.gen(function*() {
         server.close(() => resume(Effect.void))
       })
   )
-  return { port: (server.address() as net.AddressInfo).port, connected: Deferred.await(connected), open }
+  return {
+    port: (server.address() as net.AddressInfo).port,
+    connected: Deferred.await(connected),
+    /** Waits until the other side has closed every connection. */
+    silence: Effect.sync(() => open.size).pipe(Effect.delay(10), Effect.repeat({ until: (count) => count === 0 }))
+  }
 })
 
 /** A call that hangs: a create whose registry is silent. */
@@ -117,7 +122,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the engine", (it) => {
       yield* Fiber.interrupt(fiber)
       assert.strictEqual((yield* native.live).calls, 0)
       // The download's connection goes with it.
-      yield* Effect.sync(() => server.open.size).pipe(Effect.delay(10), Effect.repeat({ until: (open) => open === 0 }))
+      yield* server.silence
       const { failure } = yield* Effect.flip(native.call((token) => backend.getSandbox("hangs", token)))
       assert.strictEqual(failure._tag, "SandboxNotFound")
     }).pipe(Effect.scoped, Effect.provide(Native.layer)))
@@ -143,7 +148,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the engine", (it) => {
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
     }).pipe(Effect.provide(Native.layer)))
 
-  it.effect("works in a worker, and outlives a worker that is ended in the middle of a call", () =>
+  it.effect("works in a worker, and a worker that is ended in the middle of a call takes the call with it", () =>
     Effect.gen(function*() {
       const server = yield* silentServer
       const home = yield* temporaryDirectory
@@ -152,6 +157,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the engine", (it) => {
       })
       yield* server.connected
       yield* Effect.promise(() => worker.terminate())
+      yield* server.silence
       const live = yield* Effect.scoped(Effect.gen(function*() {
         const native = yield* Native.Native
         yield* openBackend(native)

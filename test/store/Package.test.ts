@@ -1,15 +1,18 @@
 /** The packages as a user installs them: packed, in a project of their own, with no sources and no Rust. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem, Path } from "effect"
+import { Effect, FileSystem, Path, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { temporaryDirectory } from "../support/Sandboxes.ts"
 
 const run = Effect.fn("run")(function*(cwd: string, command: string, ...args: ReadonlyArray<string>) {
   const spawner = yield* ChildProcessSpawner
-  return (yield* spawner.string(ChildProcess.make(command, args, { cwd }))).trim()
-})
+  const handle = yield* spawner.spawn(ChildProcess.make(command, args, { cwd, stderr: "inherit" }))
+  const output = yield* Stream.mkString(Stream.decodeText(handle.stdout))
+  assert.strictEqual(yield* handle.exitCode, 0, `${command} ${args.join(" ")}\n${output}`)
+  return output.trim()
+}, Effect.scoped)
 
 /** Packs a package of a checkout and unpacks it where a package manager would put it. */
 const install = Effect.fn("install")(function*(folder: string, name: string, project: string) {
@@ -22,12 +25,12 @@ const install = Effect.fn("install")(function*(folder: string, name: string, pro
   return target
 })
 
-layer(NodeServices.layer, { excludeTestServices: true, timeout: "2 minutes" })("the packages", (it) => {
+layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) => {
   it.effect("work as they are published", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      yield* run(".", "tsc", "-b", "packages/native", "packages/core")
+      yield* run(".", "tsc", "-b", "--force", "packages/native", "packages/core")
 
       // What `npm publish` sees: a copy, because packing writes to package.json.
       const checkout = yield* temporaryDirectory
@@ -52,6 +55,12 @@ layer(NodeServices.layer, { excludeTestServices: true, timeout: "2 minutes" })("
       assert.isFalse(yield* fs.exists(path.join(native, "rust")))
       assert.isFalse(yield* fs.exists(path.join(native, "binding")))
 
+      // A package manager brings the platform's addon, because the package asks for it.
+      const manifest = JSON.parse(yield* fs.readFileString(path.join(native, "package.json")))
+      for (const name of ["linux-x64-gnu", "linux-arm64-gnu", "darwin-arm64"]) {
+        assert.strictEqual(manifest.optionalDependencies[`@effect-microsandbox/native-${name}`], manifest.version)
+      }
+
       yield* fs.writeFileString(
         path.join(project, "main.mjs"),
         `import { Backend, Sandbox } from "@effect-microsandbox/core"
@@ -65,5 +74,5 @@ await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSO
 `
       )
       assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound")
-    }))
+    }), 180_000)
 })

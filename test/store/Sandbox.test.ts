@@ -146,4 +146,17 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandb
       yield* fs.remove(`${directory}/${kernel}`)
       assert.strictEqual((yield* whyNotWith({ MSB_PATH: `${directory}/msb` }))._tag, "RuntimeIncomplete")
     }))
+
+  it.effect("is not booted without KVM, and leaves nothing", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const spawner = yield* ChildProcessSpawner
+      const [home, image] = [yield* temporaryDirectory, yield* temporaryDirectory]
+      // In a mount namespace of its own, where the device, if there is one, is another.
+      const hide = "[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm"
+      const script = `${hide}; exec node test/support/programs/make.ts ${home} ${image}`
+      const output = yield* spawner.string(ChildProcess.make("unshare", ["-rm", "sh", "-c", script]))
+      assert.strictEqual(JSON.parse(output)._tag, "BootStart")
+      assert.deepStrictEqual(yield* fs.readDirectory(`${home}/sandboxes`), [])
+    }))
 })

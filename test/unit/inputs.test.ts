@@ -10,7 +10,7 @@ describe("memory", () => {
       assert.isTrue(accepts(Memory, input), String(input))
       assert.strictEqual(toMebibytes(input), mebibytes)
     }
-    for (const input of [0, -1, 1, "1 kB", "0 MiB", "1.5 MiB", "1 MB", "much", NaN, Infinity, null, {}]) {
+    for (const input of [0, -1, 1, "1 kB", "0 MiB", "1.5 MiB", "1 MB", "4 PiB", "much", NaN, Infinity, null, {}]) {
       assert.isFalse(accepts(Memory, input), String(input))
     }
   })
@@ -38,6 +38,9 @@ describe("a length of time", () => {
     assert.strictEqual(toMillis("1.5 seconds"), 1500)
     assert.strictEqual(toSeconds("1.5 seconds"), 2)
     assert.strictEqual(toMillis(Duration.infinity), 2 ** 31 - 1)
+    // The guest's clock holds more than a timer.
+    assert.strictEqual(toSeconds("30 days"), 30 * 24 * 3600)
+    assert.strictEqual(toSeconds(Duration.infinity), undefined)
   })
 })
 

@@ -26,8 +26,10 @@ describe("versions", () => {
         if (dependency.startsWith("@effect-microsandbox/")) assert.strictEqual(range, version)
       }
     }
+    const { publishConfig } = json("packages/native/package.json")
     for (const platform of ["linux-x64-gnu", "linux-arm64-gnu", "darwin-arm64"]) {
       assert.strictEqual(json(`packages/native/npm/${platform}/package.json`).version, version)
+      assert.strictEqual(publishConfig.optionalDependencies[`@effect-microsandbox/native-${platform}`], version)
     }
   })
 })

@@ -1,5 +1,5 @@
 /** Programs in one real sandbox. */
-import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { Backend, type Exec, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { type Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
@@ -113,6 +113,27 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       assert.deepStrictEqual(stderr, range(2001, 4000))
     }))
 
+  it.effect("tells both of its outputs, and all that happens, in order", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const script = "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; exit 4"
+      const decoder = new TextDecoder()
+      const both = yield* sandbox.spawn("sh", ["-c", script])
+      assert.strictEqual(yield* Stream.mkString(Stream.decodeText(both.all)), "one\ntwo\nthree\n")
+      const program = yield* sandbox.spawn("sh", ["-c", script])
+      const events = yield* Stream.runCollect(program.events)
+      assert.deepStrictEqual(
+        events.map((event) => "data" in event ? [event._tag, decoder.decode(event.data)] : event),
+        [
+          { _tag: "Started", pid: program.pid },
+          ["Stdout", "one\n"],
+          ["Stderr", "two\n"],
+          ["Stdout", "three\n"],
+          { _tag: "Exited", code: 4 }
+        ]
+      )
+    }))
+
   it.effect("loses nothing to a reader that is interrupted just as output comes", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
@@ -215,10 +236,16 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
         [sandbox.exec("a\0b"), "command"],
         [sandbox.exec("true", ["a", "b\0"]), "args.1"],
         [sandbox.exec("true", [], { timeout: -1 }), "timeout"],
-        [sandbox.exec("true", [], { env: { "A=B": "c" } }), "env.A=B"]
+        [sandbox.exec("true", [], { env: { "A=B": "c" } }), "env.A=B"],
+        [Effect.flatMap(sandbox.spawn("true"), (program) => program.signal(0)), "signal"],
+        [Effect.flatMap(sandbox.spawn("true"), (program) => program.signal(NaN)), "signal"],
+        [Effect.flatMap(sandbox.spawn("true"), (program) => program.resize(70_000, 1)), "rows"],
+        [Effect.flatMap(sandbox.spawn("true"), (program) => program.resize(1, 0)), "columns"]
       ] as const
       for (const [program, field] of mistakes) {
-        const { reason } = yield* Effect.flip(program)
+        const { reason } = yield* Effect.flip(
+          Effect.scoped<void | Exec.ExecOutput, MicrosandboxError.MicrosandboxError, Scope.Scope>(program)
+        )
         assert.deepStrictEqual([reason._tag, reason._tag === "InvalidConfig" ? reason.field : undefined], [
           "InvalidConfig",
           field

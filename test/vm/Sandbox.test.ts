@@ -1,7 +1,7 @@
 /** The life of real sandboxes: what a scope begins, it ends. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, FileSystem, Layer, Path } from "effect"
+import { Cause, Effect, Exit, Fiber, FileSystem, Path, Scope, Stream } from "effect"
 import { isFree, layerBackend, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a sandbox", (it) => {
@@ -38,10 +38,10 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
     Effect.gen(function*() {
       const image = yield* rootDirectory
       for (const delay of [0, 20, 100, 300, 1000, 2500]) {
-        const fiber = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "early", image })))
+        const booting = Effect.andThen(Sandbox.make({ name: "early", image }), Effect.never)
+        const fiber = yield* Effect.forkChild(Effect.scoped(booting))
         yield* Effect.sleep(delay)
-        const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
-        assert.isTrue(Exit.isFailure(exit), `after ${delay} ms`)
+        yield* Fiber.interrupt(fiber)
         assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
       }
       // And the name is good for another.
@@ -52,7 +52,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
     Effect.gen(function*() {
       const image = yield* rootDirectory
       yield* Effect.scoped(Effect.gen(function*() {
-        const sandbox = yield* Sandbox.make({ name: "kept", image, onClose: "stop" })
+        const sandbox = yield* Sandbox.make({ name: "kept", image, shell: "/bin/ash", onClose: "stop" })
         yield* sandbox.shell("echo kept > /tmp/file")
       }))
       assert.strictEqual((yield* Sandbox.get("kept")).status, "Stopped")
@@ -60,6 +60,11 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       yield* Effect.scoped(Effect.gen(function*() {
         const sandbox = yield* Sandbox.start("kept")
         assert.strictEqual((yield* sandbox.exec("cat", ["/tmp/file"])).stdout, "kept\n")
+        // Its scripts still run in its own shell.
+        assert.strictEqual(
+          (yield* sandbox.shell("tr '\\0' ' ' < /proc/$$/cmdline | cut -d ' ' -f 1")).stdout,
+          "/bin/ash\n"
+        )
         const { reason } = yield* Effect.flip(Sandbox.remove("kept"))
         assert.strictEqual(reason._tag, "SandboxStillRunning")
       }))
@@ -73,10 +78,11 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       const image = yield* rootDirectory
       yield* Effect.scoped(Sandbox.make({ name: "slow", image, onClose: "stop" }))
       for (const delay of [0, 300, 1500]) {
-        const fiber = yield* Effect.forkChild(Effect.scoped(Sandbox.start("slow")))
+        const fiber = yield* Effect.forkChild(Effect.scoped(Effect.andThen(Sandbox.start("slow"), Effect.never)))
         yield* Effect.sleep(delay)
         yield* Fiber.interrupt(fiber)
         assert.lengthOf(yield* vmProcesses("slow"), 0, `after ${delay} ms`)
+        assert.include(["Stopped", "Crashed"], (yield* Sandbox.get("slow")).status, `after ${delay} ms`)
       }
       const sandbox = yield* Sandbox.start("slow", { onClose: "destroy" })
       assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
@@ -88,7 +94,9 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       // Detached later, or from the start.
       yield* Effect.scoped(Effect.flatMap(Sandbox.make({ name: "let-go", image }), (sandbox) => sandbox.detach))
       assert.lengthOf(yield* vmProcesses("let-go"), 1)
-      yield* Sandbox.kill("let-go")
+      yield* Sandbox.stop("let-go")
+      assert.strictEqual((yield* Sandbox.get("let-go")).status, "Stopped")
+      yield* Sandbox.stop("let-go")
       yield* Sandbox.remove("let-go")
       assert.isTrue(yield* isFree("let-go"))
       yield* Effect.scoped(Sandbox.make({ name: "free", image, onClose: "detach" }))
@@ -117,14 +125,70 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       assert.isTrue(yield* isFree("ended"))
     }))
 
-  it.effect("dies with a program in it, and that program's reader is told", () =>
+  it.effect("dies with a program in it, and that program's readers are told, each of them", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
       const sandbox = yield* Sandbox.make({ name: "killed", image })
-      const fiber = yield* Effect.forkChild(Effect.flip(sandbox.exec("sleep", ["1000"])))
-      yield* Effect.sleep("1 second")
+      const program = yield* sandbox.spawn("sh", ["-c", "echo on; sleep 1000"])
+      yield* Stream.runHead(program.stdout)
       yield* sandbox.kill
-      assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, "ExecSessionLost")
+      for (const reader of [program.exitStatus, Stream.runDrain(program.stdout), program.exitStatus]) {
+        assert.strictEqual((yield* Effect.flip(reader)).reason._tag, "ExecSessionLost")
+      }
+    }))
+
+  it.effect("is not killed by a stop that may not kill", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const sandbox = yield* Sandbox.make({ name: "spared", image })
+      for (const stop of [sandbox.stop, (options: Sandbox.StopOptions) => Sandbox.stop("spared", options)]) {
+        const { reason } = yield* Effect.flip(stop({ grace: 0, thenKill: false }))
+        assert.strictEqual(reason._tag, "StopTimeout")
+      }
+      assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
+    }))
+
+  it.effect("has what it was made of", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const sandbox = yield* Sandbox.make({
+        image,
+        cpus: 1,
+        memory: "300 MiB",
+        hostname: "made",
+        user: "nobody",
+        workdir: "/etc",
+        shell: "/bin/ash",
+        env: { COLOUR: "red" },
+        labels: { purpose: "test" },
+        logLevel: "info",
+        maxDuration: "1 hour",
+        idleTimeout: "1 hour"
+      })
+      const { stdout } = yield* sandbox.shell("nproc; hostname; id -u; pwd; echo $COLOUR; grep MemTotal /proc/meminfo")
+      const lines = stdout.trim().split("\n")
+      assert.deepStrictEqual(lines.slice(0, 5), ["1", "made", "65534", "/etc", "red"])
+      const kibibytes = Number(lines[5]?.match(/\d+/)?.[0])
+      // The engine rounds up, and the kernel keeps some; the default is 512 MiB.
+      assert.isTrue(kibibytes > 250 * 1024 && kibibytes < 350 * 1024, stdout)
+      assert.deepStrictEqual((yield* Sandbox.get(sandbox.name)).labels, { purpose: "test" })
+    }))
+
+  it.effect("ends also when its backend has been closed before it, and that is told as a leak", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const home = yield* temporaryDirectory
+      const scope = yield* Scope.make()
+      const exit = yield* Sandbox.make({ name: "late", image }).pipe(
+        Scope.provide(scope),
+        // `local`: an engine of its own, closed at the end of this effect.
+        Effect.provide(Backend.layerLocal({ home }), { local: true }),
+        Effect.exit
+      )
+      assert.include(String(Exit.isFailure(exit) ? Cause.squash(exit.cause) : exit), "1 sandboxes")
+      assert.lengthOf(yield* vmProcesses("late"), 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(yield* isFree("late").pipe(Effect.provide(Backend.layerLocal({ home }))))
     }))
 
   it.effect("is one of two of the same name in two backends at once", () =>
@@ -133,9 +197,13 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       const other = yield* temporaryDirectory
       const path = yield* Path.Path
       const fs = yield* FileSystem.FileSystem
+      let up = 0
       const use = Effect.fn("use")(function*(mark: string) {
         const { home } = yield* Backend.Backend
         const sandbox = yield* Sandbox.make({ name: "twin", image, env: { MARK: mark } })
+        // Both are up at once.
+        up++
+        yield* Effect.sync(() => up).pipe(Effect.delay(10), Effect.repeat({ until: (count) => count === 2 }))
         assert.isTrue(yield* fs.exists(path.join(home, "sandboxes/twin")))
         return (yield* sandbox.shell("echo $MARK")).stdout
       }, Effect.scoped)
@@ -146,14 +214,4 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       assert.deepStrictEqual(outputs, ["one\n", "two\n"])
       assert.isTrue(yield* isFree("twin"))
     }))
-})
-
-// A layer that dies when a handle is left: the one above has closed its engine by now, and this one says it once more.
-layer(Layer.empty)("the engine", (it) => {
-  it.effect("has nothing alive when its layer is closed", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const backend = yield* Backend.Backend
-      const live = yield* backend.native.live
-      assert.deepStrictEqual(live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
-    })).pipe(Effect.provide(layerBackend)))
 })

@@ -55,7 +55,7 @@ export interface SpawnOptions extends Options {
 }
 
 /**
- * A program's whole output. A non-zero exit code is a value, not an error.
+ * A program's whole output, held in memory. A non-zero exit code is a value, not an error.
  *
  * @stability unstable
  * @category models
@@ -119,17 +119,23 @@ export interface ExecHandle {
   readonly pid: number
   /** Takes what the program reads; its end is the end of the input. Needs `stdin: true`. */
   readonly stdin: Sink.Sink<void, string | Uint8Array, never, MicrosandboxError>
+  /** Standard output, as it is printed; with a terminal, all output. */
   readonly stdout: Stream.Stream<Uint8Array, MicrosandboxError>
+  /** Standard error, as it is printed. */
   readonly stderr: Stream.Stream<Uint8Array, MicrosandboxError>
   /** Both, in the order in which they came. */
   readonly all: Stream.Stream<Uint8Array, MicrosandboxError>
+  /** Everything that happens, in its order, up to `Exited`. */
   readonly events: Stream.Stream<ExecEvent, MicrosandboxError>
   /** Waits for the program's end. Can be asked again and again, and beside any reader. */
   readonly exitStatus: Effect.Effect<ExitStatus, MicrosandboxError>
-  /** Sends a signal, by number, to the program's process group. */
+  /** Sends a signal, by number (1 to 64), to the program's process group. A program that has ended is no error. */
   readonly signal: (signal: number) => Effect.Effect<void, MicrosandboxError>
-  /** Sends SIGKILL to the program's process group and waits for the program's end. */
+  /**
+   * Sends SIGKILL to the program's process group and waits for the program's end. Fails with `KillTimeout` when the guest
+   * does not confirm that within 5 seconds.
+   */
   readonly kill: Effect.Effect<void, MicrosandboxError>
-  /** Tells the program's terminal its size. Needs `tty: true`. */
+  /** Tells the program's terminal its size, in characters (1 to 65535). Needs `tty: true`. */
   readonly resize: (rows: number, columns: number) => Effect.Effect<void, MicrosandboxError>
 }

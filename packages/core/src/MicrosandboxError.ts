@@ -350,7 +350,7 @@ export class SandboxFsOps extends Schema.TaggedError<SandboxFsOps>()("SandboxFsO
 }) {}
 
 /**
- * No such image in the local cache.
+ * No such image: the registry, or the local cache, does not know the reference.
  *
  * @stability unstable
  * @category reasons
@@ -832,6 +832,18 @@ export class RollbackIncomplete extends Schema.TaggedError<RollbackIncomplete>()
 }) {}
 
 /**
+ * The sandbox could not be removed in time, because another operation, perhaps of another process, holds its name.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SandboxBusy extends Schema.TaggedError<SandboxBusy>()("SandboxBusy", {
+  ...text,
+  sandbox: Schema.String
+}) {}
+
+/**
  * The engine is closed: its layer's scope has ended.
  *
  * @stability unstable
@@ -934,6 +946,7 @@ export const Reason = Schema.Union([
   HomeWithoutXattrs,
   RootfsNotFound,
   RollbackIncomplete,
+  SandboxBusy,
   EngineClosed,
   HandleClosed
 ])
@@ -952,16 +965,18 @@ export type Reason = typeof Reason.Type
  *
  * **Details**
  *
- * `operation` is the name of the function and of its span (`Sandbox.make`), `sandbox` the sandbox that it was about, and
- * `reason` says why. The message ends with what to do, where that is known.
+ * The message ends with what to do, where that is known.
  *
  * @stability unstable
  * @category errors
  * @since 0.1.0
  */
 export class MicrosandboxError extends Schema.TaggedError<MicrosandboxError>()("MicrosandboxError", {
+  /** The name of the function and of its span, such as `Sandbox.make`. */
   operation: Schema.String,
+  /** The name of the sandbox that it was about, if it was about one. */
   sandbox: Schema.optionalKey(Schema.String),
+  /** Why it failed. */
   reason: Reason
 }) {
   override get message(): string {

@@ -2,7 +2,8 @@
  * Sandboxes: real microVMs, as scoped values and layers.
  *
  * {@link make} boots one and ends it with the scope; {@link layer} gives one to a whole program. Interrupting a boot
- * stops it, waits until that is confirmed, and leaves the name free.
+ * stops it, waits until that is confirmed, and leaves the name free. (Layers of an image that are being downloaded then
+ * are finished into the cache.)
  *
  * @stability unstable
  * @since 0.1.0
@@ -18,7 +19,7 @@ import type * as Scope from "effect/Scope"
 import { Backend } from "./Backend.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
 import * as exec from "./internal/exec.ts"
-import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
+import { decodeOptions, mapFailure, type Subject, toError } from "./internal/failure.ts"
 import { defined, Memory, Span, Text, toMebibytes, toMillis, toSeconds, Variables } from "./internal/inputs.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
 
@@ -75,7 +76,7 @@ export interface Options {
   readonly labels?: Readonly<Record<string, string>> | undefined
   /** Working directory of programs that name none. Default: the image's. */
   readonly workdir?: string | undefined
-  /** The shell of {@link Sandbox.shell}. Default: `/bin/sh`. */
+  /** The shell of `sandbox.shell`. Default: the backend's, `/bin/sh`. */
   readonly shell?: string | undefined
   /** User of programs that name none. Default: the image's. */
   readonly user?: string | undefined
@@ -165,6 +166,7 @@ const TypeId = "~@effect-microsandbox/core/Sandbox"
  */
 export interface Sandbox {
   readonly [TypeId]: typeof TypeId
+  /** Its name in the backend. */
   readonly name: string
   /** Stays the same for the sandbox's life, and is not reused with its name. */
   readonly id: string
@@ -187,9 +189,12 @@ export interface Sandbox {
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
   /** The state, looked up now. */
   readonly status: Effect.Effect<Status, MicrosandboxError>
-  /** Stops the sandbox; one that has stopped is no error. Never hangs: it ends by the grace, or by force after it. */
+  /**
+   * Asks the sandbox to stop, waits for the grace, and then kills it, unless told not to. One that has stopped is no error.
+   * Fails with `StopTimeout` when it may not kill, and with `KillTimeout` when a kill is not confirmed within 30 seconds.
+   */
   readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
-  /** Kills the VM and waits until it is gone. */
+  /** Kills the VM and waits until it is gone. Fails with `KillTimeout` when that is not confirmed within 30 seconds. */
   readonly kill: Effect.Effect<void, MicrosandboxError>
   /** Lets the sandbox run on when its scope closes. */
   readonly detach: Effect.Effect<void, MicrosandboxError>
@@ -221,19 +226,11 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/
   lastFailure: Schema.optionalKey(Schema.String)
 }) {}
 
-/** What the engine's shell commands run with when the sandbox names no shell. */
-const defaultShell = "/bin/sh"
-
 interface Ending {
   onClose: OnClose
 }
 
-const makeSandbox = (
-  native: Native.Native["Service"],
-  handle: Native.Sandbox,
-  ending: Ending,
-  shell: string
-): Sandbox => {
+const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, ending: Ending): Sandbox => {
   const target = { native, handle, name: handle.name }
   const subject = (operation: string): Subject => ({ operation, sandbox: handle.name })
   const runShell = exec.exec("Sandbox.shell", target)
@@ -244,7 +241,7 @@ const makeSandbox = (
     name: handle.name,
     id: handle.id,
     exec: exec.exec("Sandbox.exec", target),
-    shell: (script, options) => runShell(shell, ["-c", script], options),
+    shell: (script, options) => runShell(handle.shell, ["-c", script], options),
     spawn: exec.spawn("Sandbox.spawn", target),
     status: native.call((token) => handle.status(token)).pipe(
       mapFailure(subject("Sandbox.status")),
@@ -272,25 +269,18 @@ const makeSandbox = (
 }
 
 /**
- * Ends a sandbox as `onClose` says, then gives its handle back. What cannot be ended is a leak, and a leak is a defect;
- * a sandbox that somebody else has ended is not.
+ * Ends a sandbox as `onClose` says and gives its handle back, to the addon's own deadlines. What cannot be ended is a
+ * leak, and a leak is a defect; a sandbox that somebody else has ended is not.
  */
-const close = (native: Native.Native["Service"], handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> => {
-  const subject: Subject = { operation: "Sandbox.close", sandbox: handle.name }
-  const stop = native.call((token) => handle.stop({ graceMs: toMillis(defaultGrace), thenKill: true }, token))
-  const remove = native.call((token) => handle.remove(token))
-  const end = onClose === "detach" ? Effect.void : onClose === "stop" ? stop : Effect.andThen(stop, remove)
-  return end.pipe(
-    mapFailure(subject),
-    Effect.catchReasons("MicrosandboxError", {
-      SandboxNotFound: () => Effect.void,
-      SandboxReplaced: () => Effect.void
-    }),
-    Effect.orDie,
-    Effect.ensuring(Effect.promise(() => handle.close())),
+const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> =>
+  Effect.promise(() => handle.end(onClose, { graceMs: toMillis(defaultGrace), thenKill: true })).pipe(
+    Effect.flatMap((outcome) =>
+      outcome._tag === "Failed"
+        ? Effect.die(toError({ operation: "Sandbox.close", sandbox: handle.name }, outcome.failure))
+        : Effect.void
+    ),
     Effect.withSpan("Sandbox.close", { attributes: { sandbox: handle.name, onClose } })
   )
-}
 
 const makeSubject: Subject = { operation: "Sandbox.make" }
 const decodeMake = decodeOptions(Options, makeSubject)
@@ -340,15 +330,15 @@ export const make = Effect.fn("Sandbox.make")(function*(
           ...rest,
           name,
           memoryMib: memory === undefined ? undefined : toMebibytes(memory),
-          maxDurationSecs: maxDuration === undefined ? undefined : toSeconds(maxDuration),
-          idleTimeoutSecs: idleTimeout === undefined ? undefined : toSeconds(idleTimeout),
+          maxDurationSecs: toSeconds(maxDuration),
+          idleTimeoutSecs: toSeconds(idleTimeout),
           detached: onClose === "detach"
         }),
         token
       ),
-    (handle) => close(native, handle, ending)
+    (handle) => close(handle, ending)
   ).pipe(mapFailure({ ...makeSubject, sandbox: name }))
-  return makeSandbox(native, handle, ending, rest.shell ?? defaultShell)
+  return makeSandbox(native, handle, ending)
 })
 
 const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
@@ -361,8 +351,8 @@ const decodeStart = decodeOptions(StartOptions, startSubject)
  *
  * **Details**
  *
- * An interrupted start stops the VM and keeps the sandbox, stopped. Reasons: `SandboxNotFound`, `SandboxStillRunning`,
- * and those of a boot.
+ * An interrupted start ends the VM and keeps the sandbox. Reasons: `SandboxNotFound`, `SandboxStillRunning`, and those of a
+ * boot.
  *
  * @stability unstable
  * @category constructors
@@ -377,21 +367,21 @@ export const start = Effect.fn("Sandbox.start")(function*(
   const ending: Ending = { onClose }
   const handle = yield* native.acquire(
     (token) => backend.startSandbox(name, onClose === "detach", token),
-    (handle) => close(native, handle, ending)
+    (handle) => close(handle, ending)
   ).pipe(mapFailure({ ...startSubject, sandbox: name }))
-  return makeSandbox(native, handle, ending, defaultShell)
+  return makeSandbox(native, handle, ending)
 })
 
 /** An operation on a sandbox that is known by its name only. */
 const byName = <A>(
   operation: string,
-  run: (backend: Native.Backend, name: string) => Parameters<Native.Native["Service"]["call"]>[0]
+  run: (backend: Native.Backend, name: string, token: Native.CancelToken) => Promise<Native.Outcome<A>>
 ) => {
   const decode = decodeOptions(NameOptions, { operation })
   return Effect.fn(operation)(function*(name: string): Effect.fn.Return<A, MicrosandboxError, Backend> {
     yield* decode({ name })
     const { handle, native } = yield* Backend
-    return (yield* native.call(run(handle, name)).pipe(mapFailure({ operation, sandbox: name }))) as A
+    return yield* native.call((token) => run(handle, name, token)).pipe(mapFailure({ operation, sandbox: name }))
   })
 }
 
@@ -403,10 +393,31 @@ const byName = <A>(
  * @since 0.1.0
  */
 export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backend> =>
-  Effect.map(
-    byName<Native.SandboxInfo>("Sandbox.get", (backend, name) => (token) => backend.getSandbox(name, token))(name),
-    (info) => new Info({ ...info, status: info.status as Status })
+  Effect.map(getInfo(name), (info) => new Info({ ...info, status: info.status as Status }))
+
+const getInfo = byName("Sandbox.get", (backend, name, token) => backend.getSandbox(name, token))
+
+const stopSubject: Subject = { operation: "Sandbox.stop" }
+const decodeStopByName = decodeOptions(Schema.Struct({ name: Name, ...StopOptions.fields }), stopSubject)
+
+/**
+ * Stops a sandbox by name, as `stop` of a sandbox does: asks, waits for the grace, then kills, unless told not to. One that
+ * has stopped is no error. Fails with `SandboxNotFound`, or with `StopTimeout` when it may not kill.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const stop = Effect.fn("Sandbox.stop")(function*(
+  name: string,
+  options: StopOptions = {}
+): Effect.fn.Return<void, MicrosandboxError, Backend> {
+  const { grace = defaultGrace, thenKill = true } = yield* decodeStopByName({ ...options, name })
+  const { handle, native } = yield* Backend
+  yield* native.call((token) => handle.stopSandbox(name, { graceMs: toMillis(grace), thenKill }, token)).pipe(
+    mapFailure({ ...stopSubject, sandbox: name })
   )
+})
 
 /**
  * Removes a stopped sandbox by name: its row, its disk, its directory. Fails with `SandboxNotFound` or
@@ -416,9 +427,9 @@ export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backen
  * @category operations
  * @since 0.1.0
  */
-export const remove: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName<void>(
+export const remove: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
   "Sandbox.remove",
-  (backend, name) => (token) => backend.removeSandbox(name, token)
+  (backend, name, token) => backend.removeSandbox(name, token)
 )
 
 /**
@@ -428,9 +439,9 @@ export const remove: (name: string) => Effect.Effect<void, MicrosandboxError, Ba
  * @category operations
  * @since 0.1.0
  */
-export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName<void>(
+export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
   "Sandbox.kill",
-  (backend, name) => (token) => backend.killSandbox(name, token)
+  (backend, name, token) => backend.killSandbox(name, token)
 )
 
 /**

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use microsandbox::LocalBackend;
-use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{Sandbox as EngineSandbox, SandboxHandle};
+use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::sandbox::SandboxHandle;
 use napi_derive::napi;
 
 use crate::cancel::{Cancel, CancelToken};
@@ -14,8 +13,8 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{Sandbox, SandboxOptions, StopOptions, create, stop_handle};
-use crate::slot::Slot;
+use crate::sandbox::{CREATION_LABEL, Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
+use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.
 #[napi(object, object_to_js = false)]
@@ -38,7 +37,19 @@ pub struct SandboxInfo {
 
 pub(crate) struct BackendValue {
     pub(crate) backend: Arc<dyn EngineBackend>,
-    pub(crate) live: Live,
+    live: Live,
+}
+
+impl InEngine for BackendValue {
+    fn engine(&self) -> &Arc<EngineState> {
+        self.live.engine()
+    }
+}
+
+impl BackendValue {
+    async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
+        self.backend.sandboxes().get(self.backend.clone(), name).await
+    }
 }
 
 /// An open backend.
@@ -65,13 +76,7 @@ impl Backend {
         cancel.guard(local.db()).await?;
         let backend: Arc<dyn EngineBackend> = local.into();
         Ok(Self {
-            slot: Slot::new(
-                "backend",
-                BackendValue {
-                    backend,
-                    live: engine.count(Kind::Backend),
-                },
-            ),
+            slot: Slot::new("backend", BackendValue { backend, live: engine.count(Kind::Backend) }),
             home: Some(home.display().to_string()),
         })
     }
@@ -89,15 +94,10 @@ impl Backend {
     /// Boot a sandbox. When this fails or is cancelled, the name is free again before it answers.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
     pub async fn create_sandbox(&self, options: SandboxOptions, token: &CancelToken) -> napi::Result<Outcome<Sandbox>> {
-        Ok(self
-            .run(
-                token,
-                |value, cancel| async move { create(value, options, cancel).await },
-            )
-            .await)
+        Ok(Box::pin(self.slot.run(token, |value, cancel| create(value, options, cancel))).await)
     }
 
-    /// Start a sandbox that has stopped. A cancel stops the boot; the sandbox stays, stopped.
+    /// Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
     pub async fn start_sandbox(
         &self,
@@ -105,34 +105,19 @@ impl Backend {
         detached: bool,
         token: &CancelToken,
     ) -> napi::Result<Outcome<Sandbox>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                let backend = value.backend.clone();
-                crate::sandbox::check_runtime(&backend)?;
-                let start = async {
-                    if detached {
-                        EngineSandbox::start_detached(&name).await
-                    } else {
-                        EngineSandbox::start(&name).await
-                    }
-                };
-                let sandbox = cancel.guard(with_backend(backend, start)).await?;
-                Ok(Sandbox::adopt(value.live.engine(), sandbox))
-            })
-            .await)
+        Ok(Box::pin(self.slot.run(token, |value, cancel| start(value, name, detached, cancel))).await)
     }
 
     /// Look a sandbox up by name.
     #[napi(ts_return_type = "Promise<Outcome<SandboxInfo>>")]
     pub async fn get_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<SandboxInfo>> {
         Ok(self
-            .run(token, |value, cancel| async move {
-                Ok(info(&cancel.guard(lookup(&value, &name)).await?))
-            })
+            .slot
+            .run(token, |value, cancel| async move { Ok(info(&cancel.guard(value.lookup(&name)).await?)) })
             .await)
     }
 
-    /// Stop a sandbox by name: gracefully within `grace`, then by force.
+    /// Stop a sandbox by name: gracefully within the grace, then by force.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn stop_sandbox(
         &self,
@@ -141,20 +126,22 @@ impl Backend {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
-                let handle = cancel.guard(lookup(&value, &name)).await?;
-                cancel.guard(stop_handle(&handle, &options)).await
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                cancel.guard(stop(&options, |grace| handle.stop_with_timeout(grace), || handle.kill())).await
             })
             .await)
     }
 
-    /// Kill a sandbox by name.
+    /// Kill a sandbox by name, and wait until it is seen to be gone.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn kill_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
-                let handle = cancel.guard(lookup(&value, &name)).await?;
-                cancel.guard(handle.kill()).await
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                cancel.guard(kill(handle.kill())).await
             })
             .await)
     }
@@ -163,6 +150,7 @@ impl Backend {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn remove_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
                 let backend = value.backend.clone();
                 cancel.guard(value.backend.sandboxes().remove(backend, &name)).await
@@ -178,35 +166,14 @@ impl Backend {
     }
 }
 
-impl Backend {
-    async fn run<T, F>(&self, token: &CancelToken, work: impl FnOnce(Arc<BackendValue>, Cancel) -> F) -> Outcome<T>
-    where
-        F: Future<Output = Result<T, Stop>>,
-    {
-        let token = token.token();
-        match self.slot.get() {
-            Ok(value) => {
-                let engine = value.live.engine().clone();
-                engine.run(token, |cancel| work(value, cancel)).await
-            }
-            Err(failure) => Err(Stop::Failed(failure)).into(),
-        }
-    }
-}
-
-async fn lookup(value: &BackendValue, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
-    value.backend.sandboxes().get(value.backend.clone(), name).await
-}
-
-/// How long a call waits for a state that the engine reaches by itself.
-pub(crate) const SETTLE: Duration = Duration::from_secs(15);
-
 fn info(handle: &SandboxHandle) -> SandboxInfo {
+    let mut labels = handle.config().map(|config| config.spec.labels).unwrap_or_default();
+    labels.remove(CREATION_LABEL);
     SandboxInfo {
         name: handle.name().to_owned(),
         id: handle.id().as_str().to_owned(),
         status: format!("{:?}", handle.status_snapshot()),
-        labels: handle.config().map(|config| config.spec.labels).unwrap_or_default(),
+        labels,
         #[allow(clippy::cast_precision_loss)] // milliseconds: exact for 285,000 years
         created_at: handle.created_at().map(|time| time.timestamp_millis() as f64),
         last_failure: handle.last_failure_message_snapshot(),

@@ -19,9 +19,7 @@ impl CancelToken {
     #[must_use]
     #[allow(clippy::new_without_default)] // only JavaScript makes one
     pub fn new() -> Self {
-        Self {
-            token: CancellationToken::new(),
-        }
+        Self { token: CancellationToken::new() }
     }
 
     /// Ask the call to stop. Idempotent, and harmless after the call has ended.

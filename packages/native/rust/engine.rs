@@ -1,11 +1,13 @@
 //! The engine as one object: what runs in it, what is alive in it, and how it ends.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use microsandbox::config::{set_sdk_libkrunfw_path, set_sdk_msb_path};
+use napi::Env;
 use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -86,10 +88,7 @@ impl Live {
 impl EngineState {
     pub(crate) fn count(self: &Arc<Self>, kind: Kind) -> Live {
         self.live.of(kind).fetch_add(1, Ordering::Relaxed);
-        Live {
-            engine: self.clone(),
-            kind,
-        }
+        Live { engine: self.clone(), kind }
     }
 
     /// Run one call of this engine: refused when the engine is closing, counted while it runs.
@@ -104,17 +103,13 @@ impl EngineState {
         if self.closing.is_cancelled() {
             return Err(Stop::Failed(Failure::engine_closed())).into();
         }
-        let result = work(Cancel {
-            call: token,
-            engine: self.closing.clone(),
-        })
-        .await;
+        let result = work(Cancel { call: token, engine: self.closing.clone() }).await;
         drop(counted);
         result.into()
     }
 
-    /// The calls that give handles back: never refused and never cancelled, so that a close can end
-    /// what is alive while the engine itself is closing.
+    /// The calls that give handles back: never refused and never cancelled, so that they can end
+    /// what is alive while the engine itself is closing, which waits for them.
     pub(crate) async fn finish<T>(&self, work: impl Future<Output = T>) -> T {
         let counted = self.calls.token();
         let value = work.await;
@@ -130,6 +125,28 @@ impl EngineState {
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }
+}
+
+thread_local! {
+    /// The engines of this thread's Node environment; `None` until it has one.
+    static ENGINES: RefCell<Option<Vec<Weak<EngineState>>>> = const { RefCell::new(None) };
+}
+
+/// A worker that is terminated closes no scope: end its calls with its environment, or they would go on for as long as
+/// the process does, on a runtime that all environments share.
+fn close_with_environment(env: &Env, state: &Arc<EngineState>) -> napi::Result<()> {
+    ENGINES.with_borrow_mut(|engines| {
+        if engines.is_none() {
+            env.add_env_cleanup_hook((), |()| {
+                let engines = ENGINES.with_borrow_mut(Option::take).unwrap_or_default();
+                engines.iter().filter_map(Weak::upgrade).for_each(|state| state.closing.cancel());
+            })?;
+        }
+        let engines = engines.get_or_insert_default();
+        engines.retain(|engine| engine.strong_count() > 0);
+        engines.push(Arc::downgrade(state));
+        Ok(())
+    })
 }
 
 /// The pair that this process launches. The crate keeps it in a `OnceLock`, so a second, other pair
@@ -162,26 +179,21 @@ pub struct Engine {
 #[napi]
 impl Engine {
     #[napi(constructor)]
-    #[must_use]
-    #[allow(clippy::new_without_default)] // only JavaScript makes one
-    pub fn new() -> Self {
-        Self {
-            state: Arc::new(EngineState {
-                live: Counters::default(),
-                calls: TaskTracker::new(),
-                closing: CancellationToken::new(),
-            }),
-        }
+    pub fn new(env: Env) -> napi::Result<Self> {
+        let state = Arc::new(EngineState {
+            live: Counters::default(),
+            calls: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        close_with_environment(&env, &state)?;
+        Ok(Self { state })
     }
 
     /// Open a backend on this machine.
     #[napi(ts_return_type = "Promise<Outcome<Backend>>")]
     pub async fn open_local(&self, options: LocalOptions, token: &CancelToken) -> napi::Result<Outcome<Backend>> {
         let state = self.state.clone();
-        Ok(self
-            .state
-            .run(token.token(), |cancel| Backend::open_local(state, options, cancel))
-            .await)
+        Ok(self.state.run(token.token(), |cancel| Backend::open_local(state, options, cancel)).await)
     }
 
     /// What is alive now.

@@ -1,23 +1,26 @@
 //! A program in a sandbox: its output is pulled in batches, and it never outlives its handle.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use microsandbox::protocol::exec::ExecFailed;
 use microsandbox::sandbox::exec::ExecSink;
 use microsandbox::sandbox::{ExecOptionsBuilder, Sandbox as EngineSandbox};
 use microsandbox::{ExecControl, ExecEvent as EngineEvent, ExecHandle, MicrosandboxResult};
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::{Cancel, CancelToken};
-use crate::engine::Live;
-use crate::failure::{Failure, millis};
+use crate::engine::{EngineState, Live};
+use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
-use crate::slot::Slot;
+use crate::slot::{InEngine, Slot};
 
 /// How long a kill waits for the guest's word that the process has gone.
 const KILL_CONFIRM: Duration = Duration::from_secs(5);
@@ -64,32 +67,78 @@ pub enum ExecEvent {
 /// How a handle ended.
 #[napi(object, object_from_js = false)]
 pub struct ExecClosed {
-    /// The guest confirmed that the process has gone. When false, the connection was cut, and the
+    /// The guest said that the program has ended. When false, the connection was cut, and the
     /// guest's agent kills the process group for that.
     pub confirmed: bool,
 }
 
 struct ExecValue {
-    control: ExecControl,
     source: Mutex<Source>,
+    /// What talks to the program. Each holds its connection, of which a sandbox has 128: given up at the program's end.
+    control: parking_lot::Mutex<Option<ExecControl>>,
     stdin: Mutex<Option<ExecSink>>,
     /// Wakes a read that is waiting when the handle is closed.
     closing: CancellationToken,
     live: Live,
 }
 
+impl InEngine for ExecValue {
+    fn engine(&self) -> &Arc<EngineState> {
+        self.live.engine()
+    }
+}
+
 /// The events of one program, until its last.
 struct Source {
-    handle: ExecHandle,
+    /// Until the end; then its connection is given up.
+    handle: Option<ExecHandle>,
     /// Taken from the queue, but not yet given to a reader.
     next: Option<EngineEvent>,
-    ended: bool,
+    end: Option<End>,
+}
+
+/// How a program ended, as every later read is told.
+#[derive(Clone)]
+enum End {
+    Exited,
+    NotStarted(ExecFailed),
+    Lost,
 }
 
 /// A program that was started.
 #[napi]
 pub struct Exec {
     slot: Slot<ExecValue>,
+}
+
+/// What ends a call early: its cancel, or its own time.
+struct Limit {
+    cancel: Cancel,
+    deadline: Option<(Instant, Duration)>,
+}
+
+impl Limit {
+    fn new(cancel: Cancel, timeout_ms: Option<f64>) -> Self {
+        let timeout = timeout_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+        Self { cancel, deadline: timeout.map(|timeout| (Instant::now() + timeout, timeout)) }
+    }
+
+    async fn reached(&self) -> Stop {
+        let late = async {
+            match self.deadline {
+                Some((deadline, timeout)) => {
+                    tokio::time::sleep_until(deadline).await;
+                    timeout
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.requested() => Stop::Cancelled,
+            timeout = late => Stop::Failed(Failure::exec_timeout(timeout)),
+        }
+    }
 }
 
 /// Start a program.
@@ -99,18 +148,14 @@ pub(crate) async fn spawn(
     live: Live,
     cancel: Cancel,
 ) -> Result<Exec, Stop> {
-    let mut handle = open_or_undo(sandbox, options, &cancel).await?;
+    let mut handle = open(sandbox, options, &Limit::new(cancel, None)).await?;
     Ok(Exec {
         slot: Slot::new(
             "exec",
             ExecValue {
-                control: handle.control(),
+                control: parking_lot::Mutex::new(Some(handle.control())),
                 stdin: Mutex::new(handle.take_stdin()),
-                source: Mutex::new(Source {
-                    handle,
-                    next: None,
-                    ended: false,
-                }),
+                source: Mutex::new(Source::new(handle)),
                 closing: CancellationToken::new(),
                 live,
             },
@@ -124,50 +169,34 @@ pub(crate) async fn collect(
     mut options: ExecOptions,
     cancel: Cancel,
 ) -> Result<ExecOutput, Stop> {
-    let timeout = options
-        .timeout_ms
-        .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    let limit = Limit::new(cancel, options.timeout_ms);
     let input = options.stdin_data.take();
     options.stdin = Some(input.is_some());
-    let mut handle = cancel.guard(open(sandbox, options)).await?;
+    let mut handle = open(sandbox, options, &limit).await?;
     let stdin = handle.take_stdin();
-    let mut source = Source {
-        handle,
-        next: None,
-        ended: false,
-    };
+    let mut source = Source::new(handle);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let gathered = {
         let output = async {
             loop {
                 match source.take().await? {
-                    EngineEvent::Stdout(data) => stdout.extend_from_slice(&data),
-                    EngineEvent::Stderr(data) => stderr.extend_from_slice(&data),
-                    EngineEvent::Exited { code } => return Ok::<_, Failure>(code),
-                    _ => {}
+                    Some(EngineEvent::Stdout(data)) => stdout.extend_from_slice(&data),
+                    Some(EngineEvent::Stderr(data)) => stderr.extend_from_slice(&data),
+                    Some(EngineEvent::Exited { code }) => return Ok(code),
+                    Some(_) => {}
+                    // Only after `Exited`, which returns.
+                    None => return Err(Failure::exec_session_lost()),
                 }
             }
         };
-        let gather = while_feeding(output, feed(stdin, input));
-        match timeout {
-            None => cancel.guard(gather).await,
-            Some(limit) => {
-                cancel
-                    .guard(async {
-                        tokio::time::timeout(limit, gather)
-                            .await
-                            .unwrap_or_else(|_| Err(timed_out(limit)))
-                    })
-                    .await
-            }
+        tokio::select! {
+            biased;
+            gathered = while_feeding(output, feed(stdin, input)) => gathered.map_err(Stop::Failed),
+            stop = limit.reached() => Err(stop),
         }
     };
     match gathered {
-        Ok(exit_code) => Ok(ExecOutput {
-            exit_code,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        }),
+        Ok(exit_code) => Ok(ExecOutput { exit_code, stdout: stdout.into(), stderr: stderr.into() }),
         Err(stop) => {
             source.kill().await;
             Err(stop)
@@ -203,34 +232,21 @@ async fn write_pieces(stdin: &ExecSink, data: &[u8]) -> MicrosandboxResult<()> {
     Ok(())
 }
 
-fn timed_out(limit: Duration) -> Failure {
-    Failure::ExecTimeout {
-        message: format!("exec timed out after {limit:?}"),
-        timeout_ms: millis(limit),
-    }
-}
-
-/// Start a program. A cancel in the middle of that waits for the start and then kills what was started: when the
-/// connection is merely dropped, nobody can say whether the guest has begun.
-async fn open_or_undo(sandbox: &EngineSandbox, options: ExecOptions, cancel: &Cancel) -> Result<ExecHandle, Stop> {
-    let opening = open(sandbox, options);
+/// Start a program. When that is stopped half way, it waits for the start and then kills what was started: if the
+/// connection were merely dropped, nobody could say whether the guest has begun.
+async fn open(sandbox: &EngineSandbox, options: ExecOptions, limit: &Limit) -> Result<ExecHandle, Stop> {
+    let command = options.command.clone();
+    let opening = sandbox.exec_stream_with(command, move |builder| configure(builder, options));
     tokio::pin!(opening);
-    tokio::select! {
+    let stop = tokio::select! {
         biased;
         opened = &mut opening => return opened.map_err(Stop::from),
-        () = cancel.requested() => {}
-    }
+        stop = limit.reached() => stop,
+    };
     if let Ok(Ok(handle)) = tokio::time::timeout(KILL_CONFIRM, opening).await {
         Source::new(handle).kill().await;
     }
-    Err(Stop::Cancelled)
-}
-
-async fn open(sandbox: &EngineSandbox, options: ExecOptions) -> MicrosandboxResult<ExecHandle> {
-    let command = options.command.clone();
-    sandbox
-        .exec_stream_with(command, move |builder| configure(builder, options))
-        .await
+    Err(stop)
 }
 
 fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptionsBuilder {
@@ -242,54 +258,48 @@ fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptio
         builder = builder.user(user);
     }
     builder = builder.tty(options.tty.unwrap_or(false));
-    if options.stdin.unwrap_or(false) {
-        builder.stdin_pipe()
-    } else {
-        builder.stdin_null()
-    }
+    if options.stdin.unwrap_or(false) { builder.stdin_pipe() } else { builder.stdin_null() }
 }
 
 impl Source {
     fn new(handle: ExecHandle) -> Self {
-        Self {
-            handle,
-            next: None,
-            ended: false,
-        }
+        Self { handle: Some(handle), next: None, end: None }
     }
 
-    /// The next event. A program that could not start, and a connection that was lost, are failures.
-    async fn take(&mut self) -> Result<EngineEvent, Failure> {
-        let event = match self.next.take() {
-            Some(event) => event,
+    /// The next event; `None` after the last. A program that could not start, and a connection that was lost, are
+    /// failures, for this read and for every later one.
+    async fn take(&mut self) -> Result<Option<EngineEvent>, Failure> {
+        let event = match (self.next.take(), &mut self.handle) {
+            (Some(event), _) => Some(event),
             // `recv` loses nothing when it is dropped while it waits.
-            None => self.handle.recv().await.ok_or_else(|| {
-                self.ended = true;
-                Failure::exec_session_lost()
-            })?,
+            (None, Some(handle)) => handle.recv().await,
+            (None, None) => return self.end.clone().unwrap_or(End::Lost).again(),
         };
         match event {
-            EngineEvent::Exited { .. } => self.ended = true,
-            EngineEvent::Failed(failed) => {
-                self.ended = true;
-                return Err(failed.into());
+            Some(EngineEvent::Exited { code }) => {
+                self.finish(End::Exited);
+                Ok(Some(EngineEvent::Exited { code }))
             }
-            _ => {}
+            Some(EngineEvent::Failed(failed)) => self.finish(End::NotStarted(failed)).again(),
+            Some(event) => Ok(Some(event)),
+            None => self.finish(End::Lost).again(),
         }
-        Ok(event)
     }
 
-    /// What is there already, up to about `limit` bytes; waits for the first event only.
+    fn finish(&mut self, end: End) -> End {
+        self.handle = None;
+        self.end = Some(end.clone());
+        end
+    }
+
+    /// What is there already, up to about `limit` bytes; waits for the first event only. Empty after the last.
     async fn batch(&mut self, limit: usize) -> Result<Vec<ExecEvent>, Failure> {
-        if self.ended {
-            return Ok(Vec::new());
-        }
         let mut batch = Batch::new(limit);
-        batch.push(self.take().await?);
-        while !self.ended && !batch.full() {
-            let Some(received) = self.handle.recv().now_or_never() else {
-                break;
-            };
+        if let Some(event) = self.take().await? {
+            batch.push(event);
+        }
+        while !batch.full() {
+            let Some(received) = self.handle.as_mut().and_then(|handle| handle.recv().now_or_never()) else { break };
             match received {
                 // A failure must not swallow the output before it: it is told by the next read.
                 Some(failed @ EngineEvent::Failed(_)) => {
@@ -297,8 +307,10 @@ impl Source {
                     break;
                 }
                 Some(event) => {
-                    self.next = Some(event);
-                    batch.push(self.take().await?);
+                    if matches!(event, EngineEvent::Exited { .. }) {
+                        self.finish(End::Exited);
+                    }
+                    batch.push(event);
                 }
                 None => break,
             }
@@ -306,19 +318,28 @@ impl Source {
         Ok(batch.finish())
     }
 
-    /// Kill the process group and wait for the guest's word that the process has gone.
+    /// Kill the process group and wait for the guest's word that the program has ended. True when that word came, now or
+    /// before.
     async fn kill(&mut self) -> bool {
-        if self.ended {
-            return true;
-        }
         let killed = async {
-            self.handle.kill().await.map_err(Failure::from)?;
-            while !self.ended {
-                self.take().await?;
+            if let Some(handle) = &self.handle {
+                // A connection that is gone cannot carry it; what the guest said before is still in the queue.
+                let _ = handle.kill().await;
             }
-            Ok::<_, Failure>(())
+            while let Ok(Some(_)) = self.take().await {}
         };
-        tokio::time::timeout(KILL_CONFIRM, killed).await.is_ok() && self.ended
+        let _ = tokio::time::timeout(KILL_CONFIRM, killed).await;
+        matches!(self.end, Some(End::Exited | End::NotStarted(_)))
+    }
+}
+
+impl End {
+    fn again(self) -> Result<Option<EngineEvent>, Failure> {
+        match self {
+            Self::Exited => Ok(None),
+            Self::NotStarted(failed) => Err(failed.into()),
+            Self::Lost => Err(Failure::exec_session_lost()),
+        }
     }
 }
 
@@ -338,12 +359,7 @@ enum Stream {
 
 impl Batch {
     fn new(limit: usize) -> Self {
-        Self {
-            events: Vec::new(),
-            open: None,
-            bytes: 0,
-            limit,
-        }
+        Self { events: Vec::new(), open: None, bytes: 0, limit }
     }
 
     fn full(&self) -> bool {
@@ -357,12 +373,9 @@ impl Batch {
             EngineEvent::Started { pid } => self.mark(ExecEvent::Started { pid }),
             EngineEvent::Exited { code } => self.mark(ExecEvent::Exited { code }),
             EngineEvent::StdinError(error) => {
-                self.mark(ExecEvent::StdinFailed {
-                    message: error.message,
-                    errno: error.errno,
-                });
+                self.mark(ExecEvent::StdinFailed { message: error.message, errno: error.errno });
             }
-            // `Source::take` answers this one as a failure.
+            // `Source` answers this one as a failure.
             EngineEvent::Failed(_) => {}
         }
     }
@@ -399,19 +412,42 @@ impl Batch {
     }
 }
 
-impl Exec {
-    async fn run<T, F>(&self, token: &CancelToken, work: impl FnOnce(Arc<ExecValue>, Cancel) -> F) -> Outcome<T>
-    where
-        F: Future<Output = Result<T, Stop>>,
-    {
-        let token = token.token();
-        match self.slot.get() {
-            Ok(value) => {
-                let engine = value.live.engine().clone();
-                engine.run(token, |cancel| work(value, cancel)).await
+impl ExecValue {
+    /// The next events; at the end, the connection is given up.
+    async fn read(&self, limit: usize, cancel: &Cancel) -> Result<Vec<ExecEvent>, Stop> {
+        let mut source = cancel.guard(async { Ok::<_, Failure>(self.source.lock().await) }).await?;
+        let batch = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => Err(Stop::Failed(Failure::handle_closed("exec"))),
+            batch = cancel.guard(source.batch(limit)) => batch,
+        };
+        if source.end.is_some() {
+            self.control.lock().take();
+            // A write that is under way lets go by itself.
+            if let Ok(mut stdin) = self.stdin.try_lock() {
+                stdin.take();
             }
-            Err(failure) => Err(Stop::Failed(failure)).into(),
         }
+        batch
+    }
+
+    async fn write(&self, data: &[u8]) -> Result<(), Failure> {
+        match self.stdin.lock().await.as_ref() {
+            Some(stdin) => Ok(write_pieces(stdin, data).await?),
+            None => Err(Failure::handle_closed("stdin")),
+        }
+    }
+
+    async fn close_stdin(&self) -> MicrosandboxResult<()> {
+        match self.stdin.lock().await.take() {
+            Some(stdin) => stdin.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing to control is no failure: the program has ended.
+    fn control(&self) -> Option<ExecControl> {
+        self.control.lock().clone()
     }
 }
 
@@ -421,59 +457,31 @@ impl Exec {
     /// An empty list means that the program has ended and all of it was read.
     #[napi(ts_return_type = "Promise<Outcome<Array<ExecEvent>>>")]
     pub async fn read(&self, max_bytes: u32, token: &CancelToken) -> napi::Result<Outcome<Vec<ExecEvent>>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                let mut source = cancel
-                    .guard(async { Ok::<_, Failure>(value.source.lock().await) })
-                    .await?;
-                tokio::select! {
-                    biased;
-                    () = value.closing.cancelled() => Err(Stop::Failed(Failure::handle_closed("exec"))),
-                    batch = cancel.guard(source.batch(max_bytes as usize)) => batch,
-                }
-            })
-            .await)
+        Ok(self.slot.run(token, |value, cancel| async move { value.read(max_bytes as usize, &cancel).await }).await)
     }
 
     /// Write to the program's stdin; answers when the guest's relay has taken it.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn write(&self, data: Buffer, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                cancel
-                    .guard(async {
-                        let stdin = value.stdin.lock().await;
-                        let sink = stdin.as_ref().ok_or_else(|| Failure::handle_closed("stdin"))?;
-                        write_pieces(sink, &data).await.map_err(Failure::from)
-                    })
-                    .await
-            })
-            .await)
+        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(value.write(&data)).await }).await)
     }
 
     /// End the program's stdin. Idempotent.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn close_stdin(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                cancel
-                    .guard(async {
-                        match value.stdin.lock().await.take() {
-                            Some(sink) => sink.close().await,
-                            None => Ok(()),
-                        }
-                    })
-                    .await
-            })
-            .await)
+        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(value.close_stdin()).await }).await)
     }
 
     /// Send a signal to the program's process group.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn signal(&self, signal: i32, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
-                cancel.guard(value.control.signal(signal)).await
+                match value.control() {
+                    Some(control) => cancel.guard(control.signal(signal)).await,
+                    None => Ok(()),
+                }
             })
             .await)
     }
@@ -482,8 +490,12 @@ impl Exec {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn resize(&self, rows: u16, columns: u16, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
-                cancel.guard(value.control.resize(rows, columns)).await
+                match value.control() {
+                    Some(control) => cancel.guard(control.resize(rows, columns)).await,
+                    None => Ok(()),
+                }
             })
             .await)
     }
@@ -491,9 +503,7 @@ impl Exec {
     /// Kill the program if it still runs, wait for the guest's word, and give the handle back.
     #[napi]
     pub async fn close(&self) -> napi::Result<ExecClosed> {
-        let Some(value) = self.slot.take() else {
-            return Ok(ExecClosed { confirmed: true });
-        };
+        let Some(value) = self.slot.take() else { return Ok(ExecClosed { confirmed: true }) };
         let engine = value.live.engine().clone();
         let confirmed = engine
             .finish(async {
@@ -545,10 +555,7 @@ mod tests {
         ] {
             batch.push(event);
         }
-        assert_eq!(
-            shape(&batch.finish()),
-            ["started 7", "out ab", "err c", "out d", "exited 3"]
-        );
+        assert_eq!(shape(&batch.finish()), ["started 7", "out ab", "err c", "out d", "exited 3"]);
     }
 
     #[test]

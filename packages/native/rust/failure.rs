@@ -11,6 +11,9 @@ use microsandbox::{MicrosandboxError, UnsupportedReason};
 use microsandbox_agent_client::AgentClientError;
 use microsandbox_image::ImageError;
 use napi_derive::napi;
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+
+use crate::outcome::Stop;
 
 /// The `msb` that crate 0.7.2 knows how to launch (`lib/runtime/launch_contract.rs`).
 pub(crate) const RUNTIME_VERSION: &str = "0.7.2";
@@ -299,6 +302,10 @@ pub enum Failure {
         message: String,
         sandbox: String,
     },
+    SandboxBusy {
+        message: String,
+        sandbox: String,
+    },
     EngineClosed {
         message: String,
     },
@@ -311,22 +318,15 @@ pub enum Failure {
 /// Failures of this addon's own making.
 impl Failure {
     pub(crate) fn engine_closed() -> Self {
-        Self::EngineClosed {
-            message: "the engine is closed: its Native layer's scope has ended".into(),
-        }
+        Self::EngineClosed { message: "the engine is closed: its Native layer's scope has ended".into() }
     }
 
     pub(crate) fn handle_closed(kind: &str) -> Self {
-        Self::HandleClosed {
-            message: format!("this {kind} handle is closed: its scope has ended"),
-            kind: kind.into(),
-        }
+        Self::HandleClosed { message: format!("this {kind} handle is closed: its scope has ended"), kind: kind.into() }
     }
 
     pub(crate) fn exec_session_lost() -> Self {
-        Self::ExecSessionLost {
-            message: "the connection to the guest ended before the process did".into(),
-        }
+        Self::ExecSessionLost { message: "the connection to the guest ended before the process did".into() }
     }
 
     pub(crate) fn home_path_too_long(home: &Path, limit: usize) -> Self {
@@ -360,15 +360,35 @@ impl Failure {
     }
 
     pub(crate) fn rootfs_not_found(path: &str) -> Self {
-        Self::RootfsNotFound {
-            message: format!("no root file system at {path}"),
-            path: path.into(),
+        Self::RootfsNotFound { message: format!("no root file system at {path}"), path: path.into() }
+    }
+
+    pub(crate) fn rollback_incomplete(name: &str, detail: &str, cause: &Stop) -> Self {
+        let cause = match cause {
+            Stop::Failed(failure) => format!("{failure:?}"),
+            Stop::Cancelled => "cancelled".to_owned(),
+        };
+        Self::RollbackIncomplete {
+            message: format!(
+                "sandbox {name:?} was not created ({cause}), and what was begun could not be removed: {detail}"
+            ),
+            sandbox: name.into(),
         }
     }
 
-    pub(crate) fn rollback_incomplete(name: &str, detail: &str) -> Self {
-        Self::RollbackIncomplete {
-            message: format!("sandbox {name:?} was not created, and what was begun could not be removed: {detail}"),
+    pub(crate) fn exec_timeout(limit: Duration) -> Self {
+        Self::ExecTimeout { message: format!("exec timed out after {limit:?}"), timeout_ms: millis(limit) }
+    }
+
+    pub(crate) fn kill_timeout(limit: Duration) -> Self {
+        Self::KillTimeout { message: format!("the end was not confirmed within {limit:?} of a kill") }
+    }
+
+    pub(crate) fn sandbox_busy(name: &str, limit: Duration) -> Self {
+        Self::SandboxBusy {
+            message: format!(
+                "sandbox {name:?} could not be removed within {limit:?}: another operation holds its name"
+            ),
             sandbox: name.into(),
         }
     }
@@ -405,73 +425,36 @@ impl From<MicrosandboxError> for Failure {
             E::InvalidConfig(_) => Self::InvalidConfig { message, field: None },
             E::NoDefaultCommand => Self::NoDefaultCommand { message },
             E::SandboxNotFound(sandbox) => Self::SandboxNotFound { message, sandbox },
-            E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists {
-                message,
-                sandbox: first_quoted(text),
-            },
-            E::SandboxReplaced { name, expected, actual } => Self::SandboxReplaced {
-                message,
-                sandbox: name,
-                expected,
-                actual,
-            },
-            E::SandboxStillRunning(text) => Self::SandboxStillRunning {
-                message,
-                sandbox: first_quoted(text),
-            },
+            E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists { message, sandbox: first_quoted(text) },
+            E::SandboxReplaced { name, expected, actual } => {
+                Self::SandboxReplaced { message, sandbox: name, expected, actual }
+            }
+            E::SandboxStillRunning(text) => Self::SandboxStillRunning { message, sandbox: first_quoted(text) },
             E::SandboxNotRunning(_) => Self::SandboxNotRunning { message },
-            E::SandboxStopTimedOut { name, timeout } => Self::SandboxStopTimedOut {
-                message,
-                sandbox: name,
-                timeout_ms: millis(timeout),
-            },
+            E::SandboxStopTimedOut { name, timeout } => {
+                Self::SandboxStopTimedOut { message, sandbox: name, timeout_ms: millis(timeout) }
+            }
             E::Runtime(text) => from_runtime_text(&text, message),
-            E::StopTimeout { name, timeout, .. } => Self::StopTimeout {
-                message,
-                sandbox: name,
-                timeout_ms: millis(timeout),
-            },
-            E::BootStart { name, err } => Self::BootStart {
-                message,
-                sandbox: name,
-                stage: snake_case(&err.stage),
-                errno: err.errno,
-            },
+            E::StopTimeout { name, timeout, .. } => {
+                Self::StopTimeout { message, sandbox: name, timeout_ms: millis(timeout) }
+            }
+            E::BootStart { name, err } => {
+                Self::BootStart { message, sandbox: name, stage: snake_case(&err.stage), errno: err.errno }
+            }
             E::Json(_) => Self::Json { message },
             E::Protocol(_) => Self::Protocol { message },
             E::AgentClient(error) if nobody_listens(&error) => Self::SandboxNotRunning { message },
-            E::AgentClient(error) => Self::AgentClient {
-                message,
-                kind: agent_client_kind(&error).into(),
-            },
-            E::ControlClient(error) => Self::ControlClient {
-                message,
-                delivery: format!("{:?}", error.delivery()),
-            },
+            E::AgentClient(error) => Self::AgentClient { message, kind: agent_client_kind(&error).into() },
+            E::ControlClient(error) => Self::ControlClient { message, delivery: format!("{:?}", error.delivery()) },
             E::ControlStateChanged => Self::ControlStateChanged { message },
-            E::ControlSecretBatch {
-                applied_count,
-                failed_index,
-                ..
-            } => Self::ControlSecretBatch {
-                message,
-                applied_count,
-                failed_index,
-            },
-            E::Nix(errno) => Self::Nix {
-                message,
-                errno: errno as i32,
-            },
-            E::ExecTimeout(timeout) => Self::ExecTimeout {
-                message,
-                timeout_ms: millis(timeout),
-            },
+            E::ControlSecretBatch { applied_count, failed_index, .. } => {
+                Self::ControlSecretBatch { message, applied_count, failed_index }
+            }
+            E::Nix(errno) => Self::Nix { message, errno: errno as i32 },
+            E::ExecTimeout(timeout) => Self::ExecTimeout { message, timeout_ms: millis(timeout) },
             E::ExecFailed(failed) => Self::from(failed),
             E::Terminal(_) => Self::Terminal { message },
-            E::SandboxFsOps(text) => Self::SandboxFsOps {
-                message,
-                errno: os_error(&text),
-            },
+            E::SandboxFsOps(text) => Self::SandboxFsOps { message, errno: os_error(&text) },
             E::ImageNotFound(reference) => Self::ImageNotFound { message, reference },
             E::ImageInUse(_) => Self::ImageInUse { message },
             E::VolumeNotFound(volume) => Self::VolumeNotFound { message, volume },
@@ -493,25 +476,15 @@ impl From<MicrosandboxError> for Failure {
                 detail: recovery.detail,
                 publication_error: recovery.publication_error,
             },
-            E::SnapshotMigration {
-                code,
-                phase,
-                artifact,
-                detail,
-            } => Self::SnapshotMigration {
-                message,
-                code,
-                phase,
-                artifact,
-                detail,
-            },
+            E::SnapshotMigration { code, phase, artifact, detail } => {
+                Self::SnapshotMigration { message, code, phase, artifact, detail }
+            }
             E::MetricsDisabled(sandbox) => Self::MetricsDisabled { message, sandbox },
             E::MetricsUnavailable(sandbox) => Self::MetricsUnavailable { message, sandbox },
             #[allow(clippy::cast_precision_loss)] // a file offset: exact up to 8 PiB
-            E::MissedRotation { dropped_from_offset } => Self::MissedRotation {
-                message,
-                dropped_from_offset: dropped_from_offset as f64,
-            },
+            E::MissedRotation { dropped_from_offset } => {
+                Self::MissedRotation { message, dropped_from_offset: dropped_from_offset as f64 }
+            }
             E::InvalidCursor(_) => Self::InvalidCursor { message },
             E::Unsupported { op, reason } => Self::Unsupported {
                 message,
@@ -526,11 +499,7 @@ impl From<MicrosandboxError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Io {
-            message: error.to_string(),
-            kind: format!("{:?}", error.kind()),
-            errno: error.raw_os_error(),
-        }
+        Self::Io { message: error.to_string(), kind: format!("{:?}", error.kind()), errno: error.raw_os_error() }
     }
 }
 
@@ -548,35 +517,41 @@ impl From<microsandbox::protocol::exec::ExecFailed> for Failure {
 
 fn from_image(error: ImageError, message: String) -> Failure {
     match error {
+        // `create` knows the reference; the registry's answer only has a URL.
+        ImageError::Registry(error) if is_unknown(&error) => {
+            Failure::ImageNotFound { message, reference: String::new() }
+        }
         ImageError::Registry(_) => Failure::ImageRegistry { message },
-        ImageError::PlatformNotFound { reference, os, arch } => Failure::ImagePlatformNotFound {
-            message,
-            reference,
-            os: os.to_string(),
-            arch: arch.to_string(),
-        },
+        ImageError::PlatformNotFound { reference, os, arch } => {
+            Failure::ImagePlatformNotFound { message, reference, os: os.to_string(), arch: arch.to_string() }
+        }
         ImageError::ManifestParse(_) => Failure::ImageManifestInvalid { message },
         ImageError::SnapshotManifest(_) => Failure::SnapshotIntegrity { message },
         ImageError::ConfigParse(_) => Failure::ImageConfigInvalid { message },
-        ImageError::DigestMismatch {
-            digest,
-            expected,
-            actual,
-        } => Failure::ImageDigestMismatch {
-            message,
-            digest,
-            expected,
-            actual,
-        },
+        ImageError::DigestMismatch { digest, expected, actual } => {
+            Failure::ImageDigestMismatch { message, digest, expected, actual }
+        }
         ImageError::Materialize { digest, .. } => Failure::ImageMaterialize { message, digest },
-        ImageError::Cache { path, source } => Failure::ImageCache {
-            message,
-            path: path.display().to_string(),
-            errno: source.raw_os_error(),
-        },
+        ImageError::Cache { path, source } => {
+            Failure::ImageCache { message, path: path.display().to_string(), errno: source.raw_os_error() }
+        }
         ImageError::NotCached { reference } => Failure::ImageNotCached { message, reference },
         ImageError::InvalidCertificate(_) => Failure::ImageCertificateInvalid { message },
         ImageError::Io(error) => Failure::from(error),
+    }
+}
+
+/// The registry knows no such repository or tag.
+fn is_unknown(error: &OciDistributionError) -> bool {
+    use OciErrorCode::{ManifestUnknown, NameUnknown, NotFound};
+    match error {
+        OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
+            true
+        }
+        OciDistributionError::RegistryError { envelope, .. } => {
+            envelope.errors.iter().any(|error| matches!(error.code, ManifestUnknown | NameUnknown | NotFound))
+        }
+        _ => false,
     }
 }
 
@@ -608,10 +583,7 @@ fn from_custom_text(text: &str, message: String) -> Failure {
 fn version_without_contract(text: &str) -> Option<&str> {
     let rest = &text[text.find("no tested ")?..];
     let (_, version) = rest.split_once("contract for runtime ")?;
-    version
-        .split_whitespace()
-        .next()
-        .map(|version| version.trim_end_matches([',', ';', ':']))
+    version.split_whitespace().next().map(|version| version.trim_end_matches([',', ';', ':']))
 }
 
 /// The number in a message that ends with Rust's "(os error N)", as the guest's agent sends it.
@@ -684,7 +656,7 @@ fn snake_case(stage: &impl std::fmt::Debug) -> String {
     name
 }
 
-pub(crate) fn millis(duration: Duration) -> f64 {
+fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -697,69 +669,56 @@ mod tests {
     fn the_engines_texts_become_their_own_variants() {
         let runtime = |text: &str| Failure::from(MicrosandboxError::Runtime(text.into()));
         let custom = |text: &str| Failure::from(MicrosandboxError::Custom(text.into()));
-        assert!(matches!(
-            runtime("timed out observing stopped state for sandbox 'a'"),
-            Failure::KillTimeout { .. }
-        ));
+        assert!(matches!(runtime("timed out observing stopped state for sandbox 'a'"), Failure::KillTimeout { .. }));
         assert!(matches!(
             runtime("sandbox \"a\" startup timed out after 180 seconds before agent readiness"),
             Failure::AgentReadyTimeout { .. }
         ));
-        assert!(matches!(
-            runtime("exec session ended without exit event"),
-            Failure::ExecSessionLost { .. }
-        ));
+        assert!(matches!(runtime("exec session ended without exit event"), Failure::ExecSessionLost { .. }));
         assert!(matches!(runtime("anything else"), Failure::Runtime { .. }));
         for text in [
             "no tested sandbox launch contract for runtime 0.7.13",
             "x: no tested catalog contract for runtime 0.7.13; install 0.7.2",
         ] {
-            let Failure::RuntimeVersionMismatch { actual, expected, .. } = runtime(text) else {
-                panic!("{text}")
-            };
+            let Failure::RuntimeVersionMismatch { actual, expected, .. } = runtime(text) else { panic!("{text}") };
             assert_eq!((actual.as_str(), expected.as_str()), ("0.7.13", RUNTIME_VERSION));
         }
-        assert!(matches!(
-            custom("sandbox a has no live metrics slot"),
-            Failure::MetricsNotReady { .. }
-        ));
-        assert!(matches!(
-            custom("sandbox a is not running; metrics are unavailable"),
-            Failure::MetricsNotReady { .. }
-        ));
+        assert!(matches!(custom("sandbox a has no live metrics slot"), Failure::MetricsNotReady { .. }));
+        assert!(matches!(custom("sandbox a is not running; metrics are unavailable"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("anything else"), Failure::Custom { .. }));
+    }
+
+    #[test]
+    fn an_image_that_the_registry_does_not_know_is_not_found() {
+        let registry = |error| Failure::from(MicrosandboxError::Image(ImageError::Registry(error)));
+        let server = |code| registry(OciDistributionError::ServerError { code, url: "u".into(), message: "m".into() });
+        assert!(matches!(server(404), Failure::ImageNotFound { .. }));
+        assert!(matches!(server(500), Failure::ImageRegistry { .. }));
+        assert!(matches!(
+            registry(OciDistributionError::ImageManifestNotFoundError("i".into())),
+            Failure::ImageNotFound { .. }
+        ));
+        assert!(matches!(
+            registry(OciDistributionError::UnauthorizedError { url: "u".into() }),
+            Failure::ImageRegistry { .. }
+        ));
     }
 
     #[test]
     fn a_socket_that_nobody_listens_on_is_a_sandbox_that_does_not_run() {
         let connect = |kind: io::ErrorKind| {
             let (path, source) = ("agent.sock".into(), kind.into());
-            Failure::from(MicrosandboxError::AgentClient(AgentClientError::Connect {
-                path,
-                source,
-            }))
+            Failure::from(MicrosandboxError::AgentClient(AgentClientError::Connect { path, source }))
         };
-        assert!(matches!(
-            connect(io::ErrorKind::NotFound),
-            Failure::SandboxNotRunning { .. }
-        ));
-        assert!(matches!(
-            connect(io::ErrorKind::ConnectionRefused),
-            Failure::SandboxNotRunning { .. }
-        ));
-        assert!(matches!(
-            connect(io::ErrorKind::PermissionDenied),
-            Failure::AgentClient { .. }
-        ));
+        assert!(matches!(connect(io::ErrorKind::NotFound), Failure::SandboxNotRunning { .. }));
+        assert!(matches!(connect(io::ErrorKind::ConnectionRefused), Failure::SandboxNotRunning { .. }));
+        assert!(matches!(connect(io::ErrorKind::PermissionDenied), Failure::AgentClient { .. }));
     }
 
     #[test]
     fn the_guests_errno_is_read_from_the_end_of_the_text() {
         assert_eq!(os_error("stat: No such file or directory (os error 2)"), Some(2));
-        assert_eq!(
-            os_error("open '(os error 1)': Permission denied (os error 13)"),
-            Some(13)
-        );
+        assert_eq!(os_error("open '(os error 1)': Permission denied (os error 13)"), Some(13));
         for text in ["", "(os error", "(os error )", "(os error x)", "os error 2"] {
             assert_eq!(os_error(text), None, "{text:?}");
         }

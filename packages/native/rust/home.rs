@@ -29,10 +29,7 @@ fn check_length(home: &Path, run_dir: &Path) -> Result<(), Failure> {
         .unwrap_or_default();
     // What the longest socket path has over the limit of `sun_path` must come off the home.
     let over = longest.saturating_sub(SOCKET_PATH_LIMIT);
-    Err(Failure::home_path_too_long(
-        home,
-        home.as_os_str().len().saturating_sub(over),
-    ))
+    Err(Failure::home_path_too_long(home, home.as_os_str().len().saturating_sub(over)))
 }
 
 /// `sockaddr_un.sun_path` less its terminating zero.
@@ -65,9 +62,7 @@ mod tests {
     #[test]
     fn the_limit_that_is_named_is_the_limit_that_holds() {
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
-        let Err(Failure::HomePathTooLong { limit, .. }) = check_at(&long) else {
-            panic!("a long home was taken")
-        };
+        let Err(Failure::HomePathTooLong { limit, .. }) = check_at(&long) else { panic!("a long home was taken") };
         let of = |length: usize| PathBuf::from(format!("/{}", "x".repeat(length - 1)));
         let limit = usize::try_from(limit).expect("a length");
         assert!(check_length(&of(limit), &of(limit).join("run")).is_ok());
@@ -78,10 +73,7 @@ mod tests {
     fn a_home_under_a_file_is_not_writable() {
         let file = std::env::temp_dir().join(format!("home-{}", uuid::Uuid::new_v4()));
         std::fs::write(&file, b"").expect("a file");
-        assert!(matches!(
-            check_at(&file.join("h")),
-            Err(Failure::HomeNotWritable { .. })
-        ));
+        assert!(matches!(check_at(&file.join("h")), Err(Failure::HomeNotWritable { .. })));
         std::fs::remove_file(&file).expect("removed");
     }
 }

@@ -37,8 +37,5 @@ pub struct Versions {
 #[napi(catch_unwind)]
 #[must_use]
 pub fn versions() -> Versions {
-    Versions {
-        addon: env!("CARGO_PKG_VERSION").to_owned(),
-        runtime: failure::RUNTIME_VERSION.to_owned(),
-    }
+    Versions { addon: env!("CARGO_PKG_VERSION").to_owned(), runtime: failure::RUNTIME_VERSION.to_owned() }
 }

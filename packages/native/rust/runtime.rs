@@ -36,11 +36,7 @@ fn thread_count(setting: Option<&str>) -> usize {
     setting
         .and_then(|text| text.trim().parse::<usize>().ok())
         .filter(|count| (1..=512).contains(count))
-        .unwrap_or_else(|| {
-            std::thread::available_parallelism()
-                .map_or(2, usize::from)
-                .clamp(2, DEFAULT_THREADS)
-        })
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).clamp(2, DEFAULT_THREADS))
 }
 
 /// Drop `value` on the runtime.

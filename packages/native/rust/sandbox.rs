@@ -1,29 +1,39 @@
 //! A sandbox: boot, stop, remove, and the promise that a boot which fails leaves nothing.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxHandle};
+use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 use uuid::Uuid;
 
-use crate::backend::{BackendValue, SETTLE};
+use crate::backend::BackendValue;
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::outcome::{Outcome, Stop};
-use crate::slot::Slot;
+use crate::slot::{InEngine, Slot};
 
 /// Marks a sandbox with the one create that made it, so that its roll-back can tell it from another
 /// sandbox of the same name.
-const CREATION_LABEL: &str = "effect-microsandbox.creation";
+pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
+
+/// The shell of a sandbox that names none, as the engine has it.
+const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// How long a call waits for what the engine does by itself. Its own clean-up takes up to 16 seconds.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What a sandbox is made of.
 #[napi(object, object_to_js = false)]
@@ -56,9 +66,23 @@ pub struct StopOptions {
     pub then_kill: bool,
 }
 
+/// What becomes of a sandbox when its handle is given back.
+#[napi(string_enum = "lowercase")]
+pub enum Ending {
+    Destroy,
+    Stop,
+    Detach,
+}
+
 struct SandboxValue {
     sandbox: EngineSandbox,
     live: Live,
+}
+
+impl InEngine for SandboxValue {
+    fn engine(&self) -> &Arc<EngineState> {
+        self.live.engine()
+    }
 }
 
 /// A running sandbox.
@@ -67,34 +91,17 @@ pub struct Sandbox {
     slot: Slot<SandboxValue>,
     name: String,
     id: String,
+    shell: String,
 }
 
 impl Sandbox {
-    pub(crate) fn adopt(engine: &Arc<EngineState>, sandbox: EngineSandbox) -> Self {
+    fn adopt(engine: &Arc<EngineState>, sandbox: EngineSandbox) -> Self {
+        let shell = sandbox.config().spec.runtime.shell.clone();
         Self {
             name: sandbox.name().to_owned(),
             id: sandbox.id().as_str().to_owned(),
-            slot: Slot::new(
-                "sandbox",
-                SandboxValue {
-                    sandbox,
-                    live: engine.count(Kind::Sandbox),
-                },
-            ),
-        }
-    }
-
-    async fn run<T, F>(&self, token: &CancelToken, work: impl FnOnce(Arc<SandboxValue>, Cancel) -> F) -> Outcome<T>
-    where
-        F: Future<Output = Result<T, Stop>>,
-    {
-        let token = token.token();
-        match self.slot.get() {
-            Ok(value) => {
-                let engine = value.live.engine().clone();
-                engine.run(token, |cancel| work(value, cancel)).await
-            }
-            Err(failure) => Err(Stop::Failed(failure)).into(),
+            shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
+            slot: Slot::new("sandbox", SandboxValue { sandbox, live: engine.count(Kind::Sandbox) }),
         }
     }
 }
@@ -113,13 +120,19 @@ impl Sandbox {
         self.id.clone()
     }
 
+    /// The shell that its scripts run in.
+    #[napi(getter, catch_unwind)]
+    #[must_use]
+    pub fn shell(&self) -> String {
+        self.shell.clone()
+    }
+
     /// The state of the sandbox, looked up now.
     #[napi(ts_return_type = "Promise<Outcome<string>>")]
     pub async fn status(&self, token: &CancelToken) -> napi::Result<Outcome<String>> {
         Ok(self
-            .run(token, |value, cancel| async move {
-                Ok(format!("{:?}", cancel.guard(value.sandbox.status()).await?))
-            })
+            .slot
+            .run(token, |value, cancel| async move { Ok(format!("{:?}", cancel.guard(value.sandbox.status()).await?)) })
             .await)
     }
 
@@ -127,9 +140,8 @@ impl Sandbox {
     #[napi(ts_return_type = "Promise<Outcome<ExecOutput>>")]
     pub async fn exec(&self, options: ExecOptions, token: &CancelToken) -> napi::Result<Outcome<ExecOutput>> {
         Ok(self
-            .run(token, |value, cancel| async move {
-                crate::exec::collect(&value.sandbox, options, cancel).await
-            })
+            .slot
+            .run(token, |value, cancel| async move { crate::exec::collect(&value.sandbox, options, cancel).await })
             .await)
     }
 
@@ -137,6 +149,7 @@ impl Sandbox {
     #[napi(ts_return_type = "Promise<Outcome<Exec>>")]
     pub async fn spawn(&self, options: ExecOptions, token: &CancelToken) -> napi::Result<Outcome<Exec>> {
         Ok(self
+            .slot
             .run(token, |value, cancel| async move {
                 let live = value.live.engine().count(Kind::Exec);
                 crate::exec::spawn(&value.sandbox, options, live, cancel).await
@@ -147,37 +160,20 @@ impl Sandbox {
     /// Stop: gracefully within the grace, then by force. A sandbox that has stopped is no failure.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn stop(&self, options: StopOptions, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                cancel.guard(stop(&value.sandbox, &options)).await
-            })
-            .await)
+        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(value.stop(&options)).await }).await)
     }
 
     /// Kill the VM and wait until it is seen to be gone.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn kill(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                cancel.guard(value.sandbox.kill()).await
-            })
-            .await)
+        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(kill(value.sandbox.kill())).await }).await)
     }
 
-    /// Remove the stopped sandbox: this one, not another that has taken its name.
-    #[napi(ts_return_type = "Promise<Outcome<void>>")]
-    pub async fn remove(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .run(token, |value, cancel| async move {
-                cancel.guard(remove(&value.sandbox)).await
-            })
-            .await)
-    }
-
-    /// Let the VM live on when this handle is closed.
+    /// Let the VM live on when this handle is given back.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn detach(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
+            .slot
             .run(token, |value, _| async move {
                 value.sandbox.clone().detach().await;
                 Ok(())
@@ -185,11 +181,42 @@ impl Sandbox {
             .await)
     }
 
-    /// Give the handle back. An attached VM that is still running stops with it.
-    #[napi]
-    pub async fn close(&self) -> napi::Result<()> {
-        drop(self.slot.take());
-        Ok(())
+    /// End the sandbox and give the handle back. Runs to its own deadlines, also while the engine is closing: this is
+    /// what keeps the promise that nothing is left.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn end(&self, ending: Ending, options: StopOptions) -> napi::Result<Outcome<()>> {
+        let Some(value) = self.slot.take() else { return Ok(Ok(()).into()) };
+        let engine = value.live.engine().clone();
+        let ended = engine
+            .finish(async {
+                let ended = value.end(&ending, &options).await;
+                drop(value);
+                ended
+            })
+            .await;
+        Ok(ended.map_err(Stop::Failed).into())
+    }
+}
+
+impl SandboxValue {
+    async fn stop(&self, options: &StopOptions) -> Result<(), Failure> {
+        stop(options, |grace| self.sandbox.stop_with_timeout(grace), || self.sandbox.kill()).await
+    }
+
+    async fn end(&self, ending: &Ending, options: &StopOptions) -> Result<(), Failure> {
+        let ended = match ending {
+            Ending::Detach => Ok(()),
+            Ending::Stop => self.stop(options).await,
+            Ending::Destroy => match self.stop(options).await {
+                Ok(()) => remove(&self.sandbox).await,
+                failed => failed,
+            },
+        };
+        match ended {
+            // Somebody else has ended it.
+            Err(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. }) => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -205,25 +232,62 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
     let attempt = Attempt::new(backend, &options.name);
     let boot = async {
         let builder = build(&options, &attempt.id)?;
-        if options.detached {
-            builder.create_detached().await
-        } else {
-            builder.create().await
-        }
+        if options.detached { builder.create_detached().await } else { builder.create().await }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
-    match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
-        Ok(sandbox) => Ok(Sandbox::adopt(value.live.engine(), sandbox)),
+    let stop = match cancel.guard(with_backend(backend.clone(), boot)).await {
+        Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
+        Err(Stop::Failed(Failure::ImageNotFound { message, .. })) => {
+            Stop::Failed(Failure::ImageNotFound { message, reference: options.image.clone() })
+        }
+        Err(stop) => stop,
+    };
+    match attempt.roll_back().await {
+        Ok(()) => Err(stop),
+        Err(detail) => Err(Failure::rollback_incomplete(&options.name, &detail, &stop).into()),
+    }
+}
+
+/// Start a sandbox that has stopped.
+pub(crate) async fn start(
+    value: Arc<BackendValue>,
+    name: String,
+    detached: bool,
+    cancel: Cancel,
+) -> Result<Sandbox, Stop> {
+    let backend = &value.backend;
+    check_runtime(backend)?;
+    let boot =
+        async { if detached { EngineSandbox::start_detached(&name).await } else { EngineSandbox::start(&name).await } };
+    match cancel.guard(with_backend(backend.clone(), boot)).await {
+        Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(stop) => {
-            attempt.roll_back().await?;
+            if matches!(stop, Stop::Cancelled) {
+                until_ended(backend, &name).await;
+            }
             Err(stop)
         }
     }
 }
 
+/// Wait until a start that was dropped has ended: its VM was killed, or is shutting down because its owner let go, and a
+/// look at the row settles it. Nothing is killed here, because the VM could be somebody else's.
+async fn until_ended(backend: &Arc<dyn EngineBackend>, name: &str) {
+    let ended = async {
+        while let Ok(handle) = backend.sandboxes().get(backend.clone(), name).await {
+            use SandboxStatus::{Crashed, Created, Stopped};
+            if matches!(handle.status_snapshot(), Created | Stopped | Crashed) {
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let _ = tokio::time::timeout(SETTLE, ended).await;
+}
+
 /// Refuse a runtime of another version before anything is started: the engine would only say so in
 /// words, half way through a boot.
-pub(crate) fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
+fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
     let Some(local) = backend.as_local() else { return Ok(()) };
     let pair = resolve_runtime(local.config())?;
     let actual = resolve_runtime_version(&pair.msb_path)?;
@@ -238,10 +302,7 @@ pub(crate) fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Fail
 
 /// The engine's own rule for telling a path from an image reference.
 fn local_root(image: &str) -> Option<&Path> {
-    ["/", "./", "../"]
-        .iter()
-        .any(|prefix| image.starts_with(prefix))
-        .then(|| Path::new(image))
+    ["/", "./", "../"].iter().any(|prefix| image.starts_with(prefix)).then(|| Path::new(image))
 }
 
 /// Must run inside the backend's scope: a builder takes its defaults from it.
@@ -323,58 +384,55 @@ impl Attempt {
             .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
             .map(|local| local.sandboxes_dir().join(name))
             .filter(|directory| !directory.exists());
-        Self {
-            backend: backend.clone(),
-            name: name.to_owned(),
-            id: Uuid::new_v4().to_string(),
-            fresh_directory,
-        }
+        Self { backend: backend.clone(), name: name.to_owned(), id: Uuid::new_v4().to_string(), fresh_directory }
     }
 
-    /// Wait until the engine's own clean-up is done, then remove what it keeps.
+    /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.
     ///
     /// After a failed or dropped create the engine leaves a stopped row (so that a restore can be
     /// tried again), or, in a short window, a directory without a row; both keep the name taken.
-    async fn roll_back(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + SETTLE;
+    async fn roll_back(&self) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + SETTLE;
         loop {
-            let trace = self.try_roll_back().await;
-            match trace {
-                Ok(Trace::Gone) => return Ok(()),
-                _ if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            let tried = tokio::time::timeout_at(deadline, self.try_roll_back()).await;
+            let late = tokio::time::Instant::now() >= deadline;
+            match tried {
+                Ok(Ok(Trace::Gone)) => return Ok(()),
                 // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
                 // create, and it could not have come so far with anything of this attempt in its way.
-                Ok(Trace::NameHeld) => return Ok(()),
-                Err(error) => return Err(Failure::rollback_incomplete(&self.name, &error.to_string())),
+                Ok(Ok(Trace::NameHeld { ours: false })) if late => return Ok(()),
+                Ok(Ok(Trace::NameHeld { ours: true })) if late => return Err("its clean-up has not ended".into()),
+                Ok(Err(error)) if late => return Err(error.to_string()),
+                Err(_) => return Err("another operation holds the name".into()),
+                _ => tokio::time::sleep(POLL).await,
             }
         }
     }
 
     async fn try_roll_back(&self) -> MicrosandboxResult<Trace> {
-        match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
-            Ok(handle) if !self.made(&handle) => return Ok(Trace::Gone),
-            // The engine refuses the name itself: nothing can have been made.
-            Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
-            _ => {}
-        }
-        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
-        let Some(lock) = self.hold_name()? else {
-            return Ok(Trace::NameHeld);
+        let ours = match self.lookup().await {
+            Ok(handle) if self.made(&handle) => true,
+            // Another has the name, or the engine refuses it: nothing can have been made.
+            Ok(_) | Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
+            Err(_) => false,
         };
-        match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
+        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
+        let Some(lock) = self.hold_name()? else { return Ok(Trace::NameHeld { ours }) };
+        match self.lookup().await {
             Ok(handle) if self.made(&handle) => {
-                // `remove` takes the lock itself.
+                // `remove` takes the lock itself, and removes this sandbox and no other.
                 drop(lock);
-                self.backend
-                    .sandboxes()
-                    .remove(self.backend.clone(), &self.name)
-                    .await?;
+                handle.remove().await?;
             }
             Err(MicrosandboxError::SandboxNotFound(_)) => self.remove_orphan(&lock)?,
             Ok(_) => {}
             Err(error) => return Err(error),
         }
         Ok(Trace::Gone)
+    }
+
+    async fn lookup(&self) -> MicrosandboxResult<SandboxHandle> {
+        self.backend.sandboxes().get(self.backend.clone(), &self.name).await
     }
 
     /// The lock under which the engine makes, starts and removes a sandbox of this name.
@@ -387,9 +445,7 @@ impl Attempt {
     }
 
     fn made(&self, handle: &SandboxHandle) -> bool {
-        handle
-            .config()
-            .is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
+        handle.config().is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
     }
 
     /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
@@ -404,8 +460,10 @@ impl Attempt {
 /// What is left of an attempt.
 enum Trace {
     Gone,
-    /// Somebody holds the name: the engine's clean-up of this attempt, or another create.
-    NameHeld,
+    /// Somebody holds the name: the engine's clean-up of this attempt, or another create. `ours`: there is a row of it.
+    NameHeld {
+        ours: bool,
+    },
 }
 
 /// Held for as long as it lives. Empty where a backend has no such lock.
@@ -413,72 +471,59 @@ struct NameLock {
     _file: Option<std::fs::File>,
 }
 
-async fn stop(sandbox: &EngineSandbox, options: &StopOptions) -> MicrosandboxResult<()> {
-    let grace = grace(options);
-    let asked = if grace.is_zero() {
-        None
-    } else {
-        Some(sandbox.stop_with_timeout(grace).await)
-    };
-    match settled(asked, options.then_kill) {
-        Some(result) => result,
-        None => gone_or(sandbox.kill().await),
-    }
-}
-
-/// `stop` for a sandbox that is known only by its row.
-pub(crate) async fn stop_handle(handle: &SandboxHandle, options: &StopOptions) -> MicrosandboxResult<()> {
-    let grace = grace(options);
-    let asked = if grace.is_zero() {
-        None
-    } else {
-        Some(handle.stop_with_timeout(grace).await)
-    };
-    match settled(asked, options.then_kill) {
-        Some(result) => result,
-        None => gone_or(handle.kill().await),
-    }
-}
-
-fn grace(options: &StopOptions) -> Duration {
-    Duration::try_from_secs_f64(options.grace_ms / 1000.0).unwrap_or(Duration::ZERO)
-}
-
-/// The result of asking, when it is final; `None` when it is time to kill.
-fn settled(asked: Option<MicrosandboxResult<()>>, then_kill: bool) -> Option<MicrosandboxResult<()>> {
-    match asked {
-        None => None,
-        // Paused, unresponsive, or gone already: force settles all three.
-        Some(Err(_)) if then_kill => None,
-        Some(Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_))) => Some(Ok(())),
-        Some(Err(error)) => Some(Err(error)),
-    }
-}
-
-/// Nothing to kill is what a kill wants.
-fn gone_or(killed: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
-    match killed {
-        Err(MicrosandboxError::SandboxNotRunning(_) | MicrosandboxError::SandboxNotFound(_)) => Ok(()),
-        other => other,
-    }
-}
-
-/// The runtime lets go of a sandbox a moment after its VM is seen to be gone.
-async fn remove(sandbox: &EngineSandbox) -> MicrosandboxResult<()> {
-    let deadline = Instant::now() + SETTLE;
-    loop {
-        match sandbox.remove_persisted().await {
-            Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),
-            Err(MicrosandboxError::SandboxStillRunning(_)) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            other => return other,
+/// Ask a sandbox to stop, and kill it when the grace is over or when it cannot be asked, if that is allowed. One that
+/// has stopped is no failure.
+pub(crate) async fn stop<A, K>(
+    options: &StopOptions,
+    ask: impl FnOnce(Duration) -> A,
+    force: impl FnOnce() -> K,
+) -> Result<(), Failure>
+where
+    A: Future<Output = MicrosandboxResult<()>>,
+    K: Future<Output = MicrosandboxResult<()>>,
+{
+    let grace = Duration::try_from_secs_f64(options.grace_ms / 1000.0).unwrap_or(Duration::ZERO);
+    if !grace.is_zero() || !options.then_kill {
+        match ask(grace).await {
+            Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_)) => return Ok(()),
+            Err(error) if !options.then_kill => return Err(error.into()),
+            // Paused, unresponsive, or gone: force settles all three.
+            Err(_) => {}
         }
+    }
+    kill(force()).await
+}
+
+/// Kill, within a time. The engine bounds only its look at the result, and not its wait for the name's lock. Nothing to
+/// kill is what a kill wants.
+pub(crate) async fn kill(force: impl Future<Output = MicrosandboxResult<()>>) -> Result<(), Failure> {
+    match tokio::time::timeout(SETTLE, force).await {
+        Ok(Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_) | MicrosandboxError::SandboxNotFound(_))) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Failure::kill_timeout(SETTLE)),
+    }
+}
+
+/// Remove a sandbox that has stopped. The runtime lets go of it a moment after its VM is seen to be gone.
+async fn remove(sandbox: &EngineSandbox) -> Result<(), Failure> {
+    let removed = async {
+        loop {
+            match sandbox.remove_persisted().await {
+                Err(MicrosandboxError::SandboxStillRunning(_)) => tokio::time::sleep(POLL).await,
+                other => return other,
+            }
+        }
+    };
+    match tokio::time::timeout(SETTLE, removed).await {
+        Ok(removed) => removed.map_err(Failure::from),
+        Err(_) => Err(Failure::sandbox_busy(sandbox.name(), SETTLE)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -486,40 +531,42 @@ mod tests {
         for path in ["/srv/root", "./root", "../root"] {
             assert!(local_root(path).is_some(), "{path}");
         }
-        for reference in [
-            "alpine",
-            "alpine:3.20",
-            "127.0.0.1:5000/a/b@sha256:0",
-            ".hidden",
-            "a/./b",
-            "",
-        ] {
+        for reference in ["alpine", "alpine:3.20", "127.0.0.1:5000/a/b@sha256:0", ".hidden", "a/./b", ""] {
             assert!(local_root(reference).is_none(), "{reference}");
         }
     }
 
-    #[test]
-    fn a_stop_ends_in_a_kill_unless_it_worked_or_may_not() {
-        let failed = || Some(Err(MicrosandboxError::Custom("paused".into())));
-        let gone = || Some(Err(MicrosandboxError::SandboxNotRunning("a".into())));
-        assert!(matches!(settled(Some(Ok(())), true), Some(Ok(()))));
-        assert!(settled(None, false).is_none());
-        assert!(settled(failed(), true).is_none());
-        assert!(matches!(settled(failed(), false), Some(Err(_))));
-        assert!(matches!(settled(gone(), false), Some(Ok(()))));
+    /// What was done to a sandbox that answers `asked` when it is asked to stop.
+    fn done(grace_ms: f64, then_kill: bool, asked: MicrosandboxResult<()>) -> (Vec<&'static str>, bool) {
+        let log = std::cell::RefCell::new(Vec::new());
+        let stopped = stop(
+            &StopOptions { grace_ms, then_kill },
+            |_| async {
+                log.borrow_mut().push("asked");
+                asked
+            },
+            || async {
+                log.borrow_mut().push("killed");
+                Ok(())
+            },
+        )
+        .now_or_never()
+        .expect("nothing waits")
+        .is_ok();
+        (log.into_inner(), stopped)
     }
 
     #[test]
-    fn no_grace_is_read_into_nonsense() {
-        let of = |grace_ms| {
-            grace(&StopOptions {
-                grace_ms,
-                then_kill: true,
-            })
-        };
-        assert_eq!(of(1500.0), Duration::from_millis(1500));
-        for nonsense in [-1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(of(nonsense), Duration::ZERO, "{nonsense}");
+    fn a_stop_ends_in_a_kill_unless_it_worked_or_may_not() {
+        let failed = || Err(MicrosandboxError::Custom("paused".into()));
+        let gone = || Err(MicrosandboxError::SandboxNotRunning("a".into()));
+        assert_eq!(done(1.0, true, Ok(())), (vec!["asked"], true));
+        assert_eq!(done(1.0, true, failed()), (vec!["asked", "killed"], true));
+        assert_eq!(done(1.0, false, failed()), (vec!["asked"], false));
+        assert_eq!(done(1.0, false, gone()), (vec!["asked"], true));
+        for nothing in [0.0, -1.0, f64::NAN] {
+            assert_eq!(done(nothing, true, Ok(())), (vec!["killed"], true));
+            assert_eq!(done(nothing, false, failed()), (vec!["asked"], false));
         }
     }
 }

@@ -27,10 +27,12 @@ import type * as Binding from "./internal/binding.ts"
  */
 export type {
   Backend,
+  CancelToken,
   Exec,
   ExecEvent,
   ExecOptions,
   LiveHandles,
+  Outcome,
   Sandbox,
   SandboxInfo,
   SandboxOptions

@@ -3,7 +3,7 @@
  *
  *     make.ts <home> <image> [name]
  *
- * With a name it says so on standard output when the sandbox is up, and then stays until it is interrupted.
+ * With `DETACH` in its environment the sandbox is let go. With a name it says so on standard output when the sandbox is up, and then stays until it is interrupted.
  */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime } from "@effect/platform-node"
@@ -12,7 +12,8 @@ import { Console, Effect } from "effect"
 const [home = "", image = "", name] = process.argv.slice(2)
 
 const program = Effect.gen(function*() {
-  const sandbox = yield* Sandbox.make({ image, name, pullPolicy: "never" })
+  const onClose = process.env.DETACH === undefined ? "destroy" : "detach"
+  const sandbox = yield* Sandbox.make({ image, name, pullPolicy: "never", onClose })
   yield* Console.log(JSON.stringify({ _tag: "Made", name: sandbox.name }))
   if (name !== undefined) return yield* Effect.never
 })

@@ -3,13 +3,14 @@ import type { Native } from "@effect-microsandbox/native"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { ExecEvent, ExecHandle, ExecOptions, ExecOutput, ExitStatus, SpawnOptions } from "../Exec.ts"
-import type { MicrosandboxError } from "../MicrosandboxError.ts"
+import { KillTimeout, MicrosandboxError } from "../MicrosandboxError.ts"
 import { decodeOptions, mapFailure, type Subject } from "./failure.ts"
 import { defined, Span, Text, toMillis, Variables } from "./inputs.ts"
 
@@ -17,6 +18,15 @@ import { defined, Span, Text, toMillis, Variables } from "./inputs.ts"
 const batchBytes = 256 * 1024
 
 const sigkill = 9
+
+/** The addon's own limit for a confirmed kill. */
+const killConfirm = "5 seconds"
+
+const Signal = Schema.Struct({ signal: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 64 })) })
+
+const Side = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 }))
+
+const Size = Schema.Struct({ rows: Side, columns: Side })
 
 const Options = {
   cwd: Schema.optional(Text),
@@ -40,13 +50,10 @@ const SpawnOptions = Schema.Struct({
   stdin: Schema.optional(Schema.Boolean)
 })
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-const toBytes = (chunk: string | Uint8Array): Uint8Array => typeof chunk === "string" ? encoder.encode(chunk) : chunk
-
-/** The border takes Node's buffers; this is a view, not a copy. */
-const toBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+/** A copy: the addon reads it on another thread, where it must not move with a buffer that its owner transfers. */
+const toBuffer = (chunk: string | Uint8Array): Buffer => Buffer.from(chunk as Uint8Array)
 
 const exitStatus = (exitCode: number): ExitStatus => ({ exitCode, success: exitCode === 0 })
 
@@ -71,7 +78,7 @@ export const exec = (operation: string, { handle, name, native }: Target) => {
         defined({
           ...rest,
           args: [...rest.args],
-          stdinData: stdin === undefined ? undefined : toBuffer(toBytes(stdin)),
+          stdinData: stdin === undefined ? undefined : toBuffer(stdin),
           timeoutMs: timeout === undefined ? undefined : toMillis(timeout)
         }),
         token
@@ -109,26 +116,31 @@ class Output implements ExecOutput {
 export const spawn = (operation: string, { handle: sandbox, name, native }: Target) => {
   const subject: Subject = { operation, sandbox: name }
   const decode = decodeOptions(SpawnOptions, subject)
+  const decodeSignal = decodeOptions(Signal, subject)
+  const decodeSize = decodeOptions(Size, subject)
   return Effect.fn(operation)(function*(
     command: string,
     args: ReadonlyArray<string> = [],
     options: SpawnOptions = {}
   ): Effect.fn.Return<ExecHandle, MicrosandboxError, Scope.Scope> {
     const what = yield* decode({ ...options, command, args })
+    const scope = yield* Scope.fork(yield* Effect.scope)
     const handle = yield* native.acquire(
       (token) => sandbox.spawn(defined({ ...what, args: [...what.args] }), token),
       (handle) => release(handle, name)
-    ).pipe(mapFailure(subject))
+    ).pipe(mapFailure(subject), Scope.provide(scope))
     const events = yield* makeEvents(native, handle, subject)
-    const control = (run: (token: CancelToken) => ReturnType<Native.Exec["signal"]>) =>
+    // A program that could not be started is given back now, and not when a long scope closes.
+    const pid = yield* Effect.onError(events.started, (cause) => Scope.close(scope, Exit.failCause(cause)))
+    const control = (run: (token: Native.CancelToken) => ReturnType<Native.Exec["signal"]>) =>
       native.call(run).pipe(mapFailure(subject))
     const exited = Effect.map(events.exited, exitStatus)
     return {
-      pid: yield* events.started,
+      pid,
       stdin: Sink.forEachArray((chunks: Arr.NonEmptyReadonlyArray<string | Uint8Array>) =>
         Effect.forEach(
           chunks,
-          (chunk) => control((token) => handle.write(toBuffer(toBytes(chunk)), token)),
+          (chunk) => control((token) => handle.write(toBuffer(chunk), token)),
           { discard: true }
         )
       ).pipe(Sink.mapEffectEnd(() => Effect.as(control((token) => handle.closeStdin(token)), [undefined] as const))),
@@ -137,14 +149,21 @@ export const spawn = (operation: string, { handle: sandbox, name, native }: Targ
       all: events.stream((event) => event._tag === "Stdout" || event._tag === "Stderr" ? event.data : undefined),
       events: events.stream((event) => event),
       exitStatus: exited,
-      signal: (signal) => control((token) => handle.signal(signal, token)),
-      kill: Effect.andThen(control((token) => handle.signal(sigkill, token)), Effect.asVoid(exited)),
-      resize: (rows, columns) => control((token) => handle.resize(rows, columns, token))
+      signal: (signal) => Effect.andThen(decodeSignal({ signal }), control((token) => handle.signal(signal, token))),
+      kill: Effect.andThen(control((token) => handle.signal(sigkill, token)), Effect.asVoid(exited)).pipe(
+        Effect.timeoutOrElse({ duration: killConfirm, orElse: () => Effect.fail(unconfirmed(subject)) })
+      ),
+      resize: (rows, columns) =>
+        Effect.andThen(decodeSize({ rows, columns }), control((token) => handle.resize(rows, columns, token)))
     }
   })
 }
 
-type CancelToken = Parameters<Native.Exec["read"]>[1]
+const unconfirmed = (subject: Subject): MicrosandboxError =>
+  new MicrosandboxError({
+    ...subject,
+    reason: new KillTimeout({ message: `the guest did not confirm the end of the program within ${killConfirm}` })
+  })
 
 /** Kills what still runs. Without the guest's word, the connection was cut, and the guest kills the group for that. */
 const release = (handle: Native.Exec, sandbox: string): Effect.Effect<void> =>

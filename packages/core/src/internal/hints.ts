@@ -1,16 +1,20 @@
 /** What a user can do about a reason, where there is one thing to do. */
+import { Native } from "@effect-microsandbox/native"
 import type { Reason } from "../MicrosandboxError.ts"
 
+const runtimePackage = `npm install @superradcompany/microsandbox-linux-x64-gnu@${Native.runtimeVersion}`
+
 export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
-  LibkrunfwNotFound: "install the runtime pair again: npm install @superradcompany/microsandbox-linux-x64-gnu@0.7.2",
-  RuntimeNotInstalled: "npm install @superradcompany/microsandbox-linux-x64-gnu@0.7.2, or set MSB_PATH",
-  RuntimeIncomplete: "msb and libkrunfw belong together: set both MSB_PATH and MSB_LIBKRUNFW_PATH, or neither",
+  LibkrunfwNotFound: `install the runtime pair again: ${runtimePackage}`,
+  RuntimeNotInstalled: `${runtimePackage}, with npm on Node 22 or newer, or set MSB_PATH`,
+  RuntimeIncomplete:
+    "msb and libkrunfw belong together: keep them in one folder (or in bin and lib), or set both MSB_PATH and MSB_LIBKRUNFW_PATH",
   NoDefaultCommand: "name a command, or give the sandbox an entrypoint or cmd",
   SandboxAlreadyExists: "choose another name, or remove the sandbox first (Sandbox.remove)",
   SandboxStillRunning: "stop it first (Sandbox.stop)",
   SandboxNotRunning: "start it first (Sandbox.start)",
   StopTimeout: "give more grace, or let it kill: stop({ thenKill: true })",
-  BootStart: "see logs/runtime.log of the sandbox, and whether /dev/kvm can be used",
+  BootStart: "the CPU must have virtualization (vmx or svm), and /dev/kvm must exist and be writable by this user",
   ControlStateChanged: "look at the state before trying again",
   ImageInUse: "remove them first, or force",
   ImageRegistry: "check the reference, the network and the credentials",

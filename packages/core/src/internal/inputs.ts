@@ -6,10 +6,13 @@ import * as Schema from "effect/Schema"
 
 const mebibyte = 1n << 20n
 
+/** What the border's 32 bits can say. */
+const most = 2n ** 32n - 1n
+
 /** Whole mebibytes, at least one: the unit in which the engine gives memory to a guest. */
 export const Memory = Schema.declare((input: unknown): input is ByteSize.Input => {
   const size = ByteSize.fromInput(input as ByteSize.Input)
-  return Option.isSome(size) && size.value >= mebibyte && size.value % mebibyte === 0n
+  return Option.isSome(size) && size.value >= mebibyte && size.value % mebibyte === 0n && size.value / mebibyte <= most
 }, { expected: "a whole number of mebibytes, at least 1 MiB, such as \"512 MiB\"" })
 
 export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input) / mebibyte)
@@ -22,13 +25,16 @@ export const Span = Schema.declare((input: unknown): input is Duration.Input => 
   return Option.isSome(duration) && Duration.toMillis(duration.value) >= 0
 }, { expected: "a duration that is not negative, such as \"5 seconds\"" })
 
-/** The longest that a timer can hold, a little under 25 days; infinity means the same to a guest. */
-const longest = 2 ** 31 - 1
-
+/** For a timer, which can hold a little under 25 days. */
 export const toMillis = (input: Duration.Input): number =>
-  Math.min(Duration.toMillis(Duration.fromInputUnsafe(input)), longest)
+  Math.min(Duration.toMillis(Duration.fromInputUnsafe(input)), 2 ** 31 - 1)
 
-export const toSeconds = (input: Duration.Input): number => Math.ceil(toMillis(input) / 1000)
+/** For the guest's own clock; without end is no limit. */
+export const toSeconds = (input: Duration.Input | undefined): number | undefined => {
+  if (input === undefined) return undefined
+  const seconds = Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(input)))
+  return seconds === Infinity ? undefined : Math.min(seconds, Number(most))
+}
 
 /** Variables by name; a name holds neither `=` nor a NUL, a value no NUL. */
 export const Variables = Schema.Record(

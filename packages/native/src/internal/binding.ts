@@ -12,13 +12,13 @@ export declare class Backend {
   get home(): string | null
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
   createSandbox(options: SandboxOptions, token: CancelToken): Promise<Outcome<Sandbox>>
-  /** Start a sandbox that has stopped. A cancel stops the boot; the sandbox stays, stopped. */
+  /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
   startSandbox(name: string, detached: boolean, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Look a sandbox up by name. */
   getSandbox(name: string, token: CancelToken): Promise<Outcome<SandboxInfo>>
-  /** Stop a sandbox by name: gracefully within `grace`, then by force. */
+  /** Stop a sandbox by name: gracefully within the grace, then by force. */
   stopSandbox(name: string, options: StopOptions, token: CancelToken): Promise<Outcome<void>>
-  /** Kill a sandbox by name. */
+  /** Kill a sandbox by name, and wait until it is seen to be gone. */
   killSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Remove a stopped sandbox by name: its row, its disk, its directory. */
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
@@ -70,6 +70,8 @@ export declare class Exec {
 export declare class Sandbox {
   get name(): string
   get id(): string
+  /** The shell that its scripts run in. */
+  get shell(): string
   /** The state of the sandbox, looked up now. */
   status(token: CancelToken): Promise<Outcome<string>>
   /** Run a program to its end and answer with all of its output. A cancel kills it first. */
@@ -80,18 +82,22 @@ export declare class Sandbox {
   stop(options: StopOptions, token: CancelToken): Promise<Outcome<void>>
   /** Kill the VM and wait until it is seen to be gone. */
   kill(token: CancelToken): Promise<Outcome<void>>
-  /** Remove the stopped sandbox: this one, not another that has taken its name. */
-  remove(token: CancelToken): Promise<Outcome<void>>
-  /** Let the VM live on when this handle is closed. */
+  /** Let the VM live on when this handle is given back. */
   detach(token: CancelToken): Promise<Outcome<void>>
-  /** Give the handle back. An attached VM that is still running stops with it. */
-  close(): Promise<void>
+  /**
+   * End the sandbox and give the handle back. Runs to its own deadlines, also while the engine is closing: this is
+   * what keeps the promise that nothing is left.
+   */
+  end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
 }
+
+/** What becomes of a sandbox when its handle is given back. */
+export type Ending = 'destroy' | 'stop' | 'detach'
 
 /** How a handle ended. */
 export interface ExecClosed {
   /**
-   * The guest confirmed that the process has gone. When false, the connection was cut, and the
+   * The guest said that the program has ended. When false, the connection was cut, and the
    * guest's agent kills the process group for that.
    */
   confirmed: boolean
@@ -198,6 +204,7 @@ export type Failure =
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
   | { _tag: 'RootfsNotFound'; message: string; path: string }
   | { _tag: 'RollbackIncomplete'; message: string; sandbox: string }
+  | { _tag: 'SandboxBusy'; message: string; sandbox: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
