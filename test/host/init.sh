@@ -38,11 +38,19 @@ mount --bind /scratch/home scratch
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none job run/host
 cp /busybox run/busybox
 
-# There is no network but loopback: let a name lookup fail at once. (The host's file may be a link into /run.)
+# The addresses are those of QEMU's user network. Without it there is only loopback: let a name lookup fail at once.
+# (The host's resolv.conf may be a link into /run.)
 ip link set lo up
+nameserver=127.0.0.1
+if [ -e sys/class/net/eth0 ]; then
+  ip link set eth0 up
+  ip addr add 10.0.2.15/24 dev eth0
+  ip route add default via 10.0.2.2
+  nameserver=10.0.2.3
+fi
 hostname software-host
 rm -f etc/resolv.conf
-echo 'nameserver 127.0.0.1' >etc/resolv.conf
+echo "nameserver $nameserver" >etc/resolv.conf
 echo '127.0.1.1 software-host' >>etc/hosts
 
 exec switch_root /merged /bin/bash /run/host/session

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Makes sure that what the software KVM host is made of is there (Debian 12). Silent if it is.
+# Makes sure that what is needed of Debian (12) is there. Silent if it is.
+#
+#     install.sh rootfs   for a guest's root file system: the static busybox
+#     install.sh host     that, and what the software KVM host is made of
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 say() { printf 'host: %s\n' "$*" >&2; }
 PATH=$PATH:/usr/sbin:/sbin
 
 have() { command -v "$1" >/dev/null; }
-have_static_busybox() { have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } # the initrd has no libc
+have_static_busybox() { have busybox && ! ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'; } # no libc beside it
 have_kernel() {
   local kernel
   for kernel in /boot/vmlinuz-*; do
@@ -14,11 +18,13 @@ have_kernel() {
   return 1
 }
 
+what=$1
 find_missing() {
   missing=()
+  have_static_busybox || missing+=(busybox-static)
+  [[ $what == host ]] || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)
   have_kernel || missing+=(linux-image-amd64)
-  have_static_busybox || missing+=(busybox-static)
   have mkfs.ext4 || missing+=(e2fsprogs)
   have cpio || missing+=(cpio)
   have modprobe || missing+=(kmod)
@@ -28,14 +34,21 @@ find_missing() {
 find_missing
 ((${#missing[@]})) || exit 0
 
-if ((EUID != 0)) || ! have apt-get; then
-  say "missing: ${missing[*]}; run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+fail() { # what is wrong; says what to do
+  local sudo=
+  ((EUID == 0)) || sudo='sudo '
+  if have apt-get; then
+    say "$1: ${missing[*]}; run: ${sudo}apt-get update && ${sudo}apt-get install -y --no-install-recommends ${missing[*]}"
+  else
+    say "$1 (by the names of Debian's packages): ${missing[*]}"
+  fi
   exit 69
-fi
+}
+((EUID == 0)) && have apt-get || fail missing
 
 # One at a time: hosts that start side by side all come here on a fresh machine.
 exec {lock}<"${BASH_SOURCE[0]}"
-flock "$lock"
+run flock "$lock"
 find_missing
 ((${#missing[@]})) || exit 0
 
@@ -44,15 +57,18 @@ say "installing ${missing[*]} (once; some minutes)"
 # to build it takes a minute. Debian's kernel hooks know this variable.
 compgen -G '/boot/vmlinu*' >/dev/null || export INITRD=No
 export DEBIAN_FRONTEND=noninteractive
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-if ! {
-  apt-get update &&
-    apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=600 "${missing[@]}"
-} </dev/null >"$log" 2>&1; then
-  tail -n 40 "$log" >&2
-  say "could not install: ${missing[*]}"
-  exit 69
-fi
+scratch=$(mktemp)
+apt() { # words for apt-get…
+  run_logged "$scratch" "host: installing" apt-get "$@" && return
+  tail -n 40 "$scratch" >&2
+  fail 'could not install'
+}
+packages=(install -y --no-install-recommends -o DPkg::Lock::Timeout=600 "${missing[@]}")
+apt update
+apt "${packages[@]}" --download-only
+# apt refuses to work on a machine where dpkg was killed.
+trap 'say "waiting for dpkg, which must not be killed"; stopped=1' INT TERM HUP
+apt "${packages[@]}"
+[[ -z ${stopped-} ]] || exit 143
 find_missing
-((${#missing[@]} == 0)) || { say "installed, but still missing: ${missing[*]}"; exit 69; }
+((${#missing[@]} == 0)) || fail 'installed, but still missing'

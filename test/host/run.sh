@@ -3,60 +3,91 @@
 # that emulates a CPU with AMD-V and has this machine's files (a copy-on-write view of them). See README.md.
 #
 # usage: run.sh [--] <command> [args...]
+#        run.sh --why               why it would be the software host; status 1 if it would not
+#        run.sh --install [rootfs]  only installs what that needs, and for `rootfs` the busybox that a guest's root is made of
 # HOST=software     take the software host even where KVM is usable
 # HOST_TIMEOUT      seconds until it is ended, with status 124 (3600)
 # HOST_MEMORY       MiB of memory (6144)
 # HOST_SCRATCH_GIB  size of the disk that takes all writes; it uses what is written (8)
+# HOST_NETWORK=1    a network that reaches what this machine reaches; without it there is only loopback
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'host: %s\n' "$*" >&2; }
 
-[[ ${1-} != -- ]] || shift
-if (($# == 0)); then
-  say 'usage: run.sh [--] <command> [args...]'
+if (($# == 0)) || [[ $* == -- ]]; then
+  say 'usage: run.sh --why | --install [rootfs] | [--] <command> [args...]'
   exit 64
 fi
 
-# /dev/kvm alone proves nothing: a paravirtual KVM opens it and boots no stock guest. The CPU's flag does.
+platform=$(uname -s)-$(uname -m)
+# /dev/kvm alone proves nothing on x86: a paravirtual KVM opens it and boots no stock guest. The CPU's flag does.
 why_not_here() {
   if [[ ${HOST-} == software && ${HOST_KIND-} != software ]]; then echo 'HOST=software'
-  elif ! grep -qwE 'vmx|svm' /proc/cpuinfo; then echo 'no vmx or svm in /proc/cpuinfo'
+  elif [[ $platform == Darwin-arm64 ]]; then return 1
+  elif [[ $platform == Linux-x86_64 ]] && ! grep -qwE 'vmx|svm' /proc/cpuinfo; then echo 'no vmx or svm in /proc/cpuinfo'
   elif [[ ! -e /dev/kvm ]]; then echo 'no /dev/kvm'
   elif [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then echo 'no permission for /dev/kvm'
   else return 1
   fi
 }
-if ! reason=$(why_not_here); then
+reason=$(why_not_here) || reason=
+case $platform in
+  Linux-x86_64) ;;
+  Linux-aarch64 | Darwin-arm64)
+    [[ -z $reason ]] || { say "$reason, and the software KVM host is for Linux on x86-64 only"; exit 69; } ;;
+  *)
+    say "no microVM runs on $platform: only on Linux (x86-64, or arm64 with KVM) and on macOS (arm64)"
+    exit 69 ;;
+esac
+
+case $1 in
+  --why)
+    echo "${reason:-KVM works here}"
+    [[ -n $reason ]]
+    exit ;;
+  --install)
+    if [[ -n $reason ]]; then set -- --install host; fi
+    [[ -z ${2-} ]] || exec bash "$here/install.sh" "$2"
+    exit 0 ;;
+  --) shift ;;
+esac
+if [[ -z $reason ]]; then
   say 'KVM works here: running the command directly'
   exec -- "$@"
 fi
 say "$reason: running in a software KVM host, slow but real"
 
 PATH=$PATH:/usr/sbin:/sbin # for mkfs.ext4 and modprobe; the command gets the caller's environment, not this one
-bash "$here/install.sh"
-
-dir=$(mktemp -d "${TMPDIR:-/tmp}/host.XXXXXXXX")
-machine=
-followers=()
-
-# Removes the directory once this shell is gone, however it went (SIGKILL too): the end of the pipe is the sign.
-exec {alive}> >(trap '' INT TERM HUP; cat >/dev/null; exec rm -rf "$dir" >/dev/null 2>&1)
-keeper=$!
+dir=
+keeper=
 
 finish() {
   trap '' INT TERM HUP
-  if [[ -n $machine ]]; then
-    kill "$machine" "${followers[@]}" 2>/dev/null || true
-    wait "$machine" 2>/dev/null || true
+  local children
+  children=$(jobs -p)
+  kill $children 2>/dev/null || true
+  # Not by `wait`: bash 5.2 forgets a child that died of the very signal that interrupted a `wait`, and hangs.
+  while kill -0 $children 2>/dev/null; do sleep 0.1; done
+  if [[ -n $keeper ]]; then
+    exec {alive}>&-
+    wait "$keeper"
+  else
+    rm -rf ${dir:+"$dir"}
   fi
-  exec {alive}>&-
-  wait "$keeper"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
+
+bash "$here/install.sh" host & # a signal does not wait for it
+wait $! || exit
+dir=$(mktemp -d "${TMPDIR:-/tmp}/host.XXXXXXXX")
+
+# Removes the directory once this shell is gone, however it went (SIGKILL too): the end of the pipe is the sign.
+exec {alive}> >(trap '' INT TERM HUP; cat >/dev/null; exec rm -rf "$dir" >/dev/null 2>&1)
+keeper=$!
 
 # What the machine reads and writes: a directory, so that every byte is acknowledged. A virtio port would lose, at
 # power-off, what its reader has not taken yet.
@@ -97,7 +128,7 @@ while read -r module; do
   cp "$module" "$initrd/modules/$count-${module##*/}"
   count=$((count + 1))
 done < <(
-  for name in virtio_pci virtio_blk ext4 9pnet_virtio 9p overlay kvm_amd tun fuse loop vsock virtio_rng; do
+  for name in virtio_pci virtio_blk virtio_net ext4 9pnet_virtio 9p overlay kvm_amd tun fuse loop vsock virtio_rng; do
     modprobe --show-depends -S "$version" "$name"
   done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
 )
@@ -105,6 +136,9 @@ done < <(
 
 truncate -s "${HOST_SCRATCH_GIB:-8}G" "$dir/scratch.img"
 mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$dir/scratch.img"
+
+network=()
+[[ ${HOST_NETWORK-} != 1 ]] || network=(-nic user,model=virtio-net-pci)
 
 # One virtual CPU: with two, nested AMD-V under TCG hangs or dies after some tens of MiB of guest output. For more
 # speed run several hosts side by side.
@@ -120,7 +154,7 @@ setpriv --pdeathsig TERM timeout -k 5 "${HOST_TIMEOUT:-3600}" qemu-system-x86_64
   -fsdev "local,id=job,path=$job,security_model=none" \
   -device virtio-9p-pci,fsdev=job,mount_tag=job \
   -drive "file=$dir/scratch.img,format=raw,if=virtio,cache=unsafe" \
-  -device virtio-rng-pci \
+  -device virtio-rng-pci "${network[@]}" \
   {alive}>&- </dev/null >"$dir/qemu.log" 2>&1 &
 machine=$!
 

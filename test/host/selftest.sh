@@ -4,8 +4,9 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 run=$here/run.sh
+source "$here/../../scripts/lib.sh"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+scratch=$work
 passed=0 failed=0
 
 check() { # name, then a command that must succeed
@@ -52,6 +53,7 @@ say xattr "$(perl -e 'my ($path, $name, $value) = qw(/scratch/tmp user.test 1); 
 say terminal "$(perl -e 'open my $pty, "+<", "/dev/ptmx" or die; print "opened"')"
 say shared "$(stat -c %a /dev/shm)"
 say loopback "$(cat /sys/class/net/lo/flags)"
+say interfaces "$(ls /sys/class/net)"
 say input "$(cat | wc -c)"
 echo after >existing
 echo new >written
@@ -64,7 +66,7 @@ INSIDE
 export OLD_DIRECTORY=$work/old
 mkdir "$OLD_DIRECTORY"
 status=0
-bash "$run" -- bash -c "$inside" bash "${arguments[@]}" >"$work/out" 2>"$work/err" || status=$?
+run bash "$run" -- bash -c "$inside" bash "${arguments[@]}" >"$work/out" 2>"$work/err" || status=$?
 cat "$work/err"
 told() { sed -n "s/^$1=//p" "$work/out"; }
 is 'exit status' "$status" 7
@@ -83,6 +85,7 @@ is 'user xattr on /scratch' "$(told xattr)" 0
 is 'pseudo terminals' "$(told terminal)" opened
 is '/dev/shm' "$(told shared)" 1777
 is 'loopback' "$(told loopback)" 0x9
+is 'interfaces' "$(told interfaces)" lo
 is 'bytes of input' "$(told input)" 0
 is 'a directory of the host can be renamed' "$(told moved)" yes
 check 'stderr apart from stdout' grep -qx to-stderr "$work/err"
@@ -97,27 +100,34 @@ late() { # reads on only when the command has ended
   until [[ -n $(find "$TMPDIR" -path '*/job/status' -size +0) || -z $(ls -A "$TMPDIR") ]]; do sleep 0.1; done
   { echo "$first"; cat; } | sum >"$work/sum"
 }
+much() { bash "$run" seq 1000000 2>"$work/err" | late; }
 status=0
-bash "$run" seq 1000000 2>"$work/err" | late || status=$?
+run much || status=$?
 is 'exit status' "$status" 0
 is 'output' "$(<"$work/sum")" "$(seq 1000000 | sum)"
 
 # Starts a run in the background: $pid is run.sh, $qemu its QEMU.
-start() {
+into_pipe() { exec bash "$run" "$@" >"$work/pipe" 2>"$work/err"; }
+begin() {
   mkfifo "$work/pipe"
-  bash "$run" "$@" >"$work/pipe" 2>"$work/err" &
+  start into_pipe "$@"
   pid=$!
   exec {pipe}<"$work/pipe"
   rm "$work/pipe"
-  until qemu=$(pgrep -f "^qemu-system-x86_64 .*$TMPDIR/") || ! kill -0 "$pid"; do sleep 0.1; done
+  until qemu=$(grep -alsE "^qemu-system-x86_64.*$TMPDIR/" /proc/[0-9]*/cmdline) || ! kill -0 "$pid"; do sleep 0.1; done
+  qemu=${qemu//[^0-9]/}
 }
 gone() { timeout 30 tail --pid="$1" -f /dev/null; }
 eventually_empty() { timeout 30 bash -c 'while [[ -n $(ls -A "$1") ]]; do sleep 0.1; done' - "$1"; }
 
-echo '- a run that would never end, SIGTERM'
-start bash -c 'echo first; exec sleep infinity'
+echo '- a run that would never end, with a network, SIGTERM'
+server='alarm 300; my $server = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1");
+  $| = 1; print $server->sockport, "\n"; print { $server->accept } "from the outer loopback\n"'
+exec {listener}< <(perl -MIO::Socket::INET -e "$server")
+read -r port <&"$listener"
+HOST_NETWORK=1 begin bash -c "read -r line </dev/tcp/10.0.2.2/$port; echo \"\$line\"; exec sleep infinity"
 read -r line <&"$pipe"
-is 'a line arrives while the command runs' "$line" first
+is 'a line arrives, from the network, while the command runs' "$line" 'from the outer loopback'
 kill -TERM "$pid"
 status=0
 wait "$pid" || status=$?
@@ -126,7 +136,7 @@ check 'QEMU gone' test ! -e "/proc/$qemu"
 check 'temporary directory gone' empty "$TMPDIR"
 
 echo '- a run whose run.sh dies by SIGKILL'
-start sleep infinity
+begin sleep infinity
 kill -KILL "$pid"
 wait "$pid" 2>/dev/null || true
 check 'QEMU gone' gone "$qemu"

@@ -1,12 +1,14 @@
 /**
  * Microsandbox sandboxes as Effect services, layers, scopes and streams.
  *
+ * @stability unstable
  * @since 0.1.0
  */
 
 /**
  * Where sandboxes live.
  *
+ * @stability unstable
  * @since 0.1.0
  */
 export * as Backend from "./Backend.ts"
@@ -14,6 +16,7 @@ export * as Backend from "./Backend.ts"
 /**
  * Programs in a sandbox.
  *
+ * @stability unstable
  * @since 0.1.0
  */
 export * as Exec from "./Exec.ts"
@@ -21,6 +24,7 @@ export * as Exec from "./Exec.ts"
 /**
  * The one error of this SDK, and every reason that it can have.
  *
+ * @stability unstable
  * @since 0.1.0
  */
 export * as MicrosandboxError from "./MicrosandboxError.ts"
@@ -28,6 +32,7 @@ export * as MicrosandboxError from "./MicrosandboxError.ts"
 /**
  * Sandboxes: real microVMs, as scoped values and layers.
  *
+ * @stability unstable
  * @since 0.1.0
  */
 export * as Sandbox from "./Sandbox.ts"
