@@ -64,7 +64,7 @@ run_logged() { # log text command…
   start "$@" >"$log" 2>&1
   pid=$!
   while kill -0 "$pid" 2>/dev/null; do
-    { sleep 0.5 || true; } 2>/dev/null # bash would say that a signal ended it
+    run sleep 0.5 || true
     if ((SECONDS - shown >= 10)); then
       shown=$SECONDS
       say "$text$(detail "$log"), $(duration $((SECONDS - started)))"

@@ -47,7 +47,7 @@ fail() { # what is wrong; says what to do
 ((EUID == 0)) && have apt-get || fail missing
 
 # One at a time: hosts that start side by side all come here on a fresh machine.
-exec {lock}<"${BASH_SOURCE[0]}"
+exec {lock}<"$root/test/host/install.sh"
 run flock "$lock"
 find_missing
 ((${#missing[@]})) || exit 0
@@ -59,7 +59,7 @@ compgen -G '/boot/vmlinu*' >/dev/null || export INITRD=No
 export DEBIAN_FRONTEND=noninteractive
 scratch=$(mktemp)
 apt() { # words for apt-get…
-  run_logged "$scratch" "host: installing" apt-get "$@" && return
+  run_logged "$scratch" installing apt-get "$@" && return
   tail -n 40 "$scratch" >&2
   fail 'could not install'
 }
