@@ -134,7 +134,7 @@ thread_local! {
 
 /// A worker that is terminated closes no scope: end its calls with its environment, or they would go on for as long as
 /// the process does, on a runtime that all environments share.
-fn close_with_environment(env: &Env, state: &Arc<EngineState>) -> napi::Result<()> {
+fn close_with_environment(env: Env, state: &Arc<EngineState>) -> napi::Result<()> {
     ENGINES.with_borrow_mut(|engines| {
         if engines.is_none() {
             env.add_env_cleanup_hook((), |()| {
@@ -185,7 +185,7 @@ impl Engine {
             calls: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
-        close_with_environment(&env, &state)?;
+        close_with_environment(env, &state)?;
         Ok(Self { state })
     }
 

@@ -235,7 +235,7 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
         if options.detached { builder.create_detached().await } else { builder.create().await }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
-    let stop = match cancel.guard(with_backend(backend.clone(), boot)).await {
+    let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(Stop::Failed(Failure::ImageNotFound { message, .. })) => {
             Stop::Failed(Failure::ImageNotFound { message, reference: options.image.clone() })
@@ -522,8 +522,6 @@ async fn remove(sandbox: &EngineSandbox) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
 
     #[test]
@@ -539,8 +537,9 @@ mod tests {
     /// What was done to a sandbox that answers `asked` when it is asked to stop.
     fn done(grace_ms: f64, then_kill: bool, asked: MicrosandboxResult<()>) -> (Vec<&'static str>, bool) {
         let log = std::cell::RefCell::new(Vec::new());
-        let stopped = stop(
-            &StopOptions { grace_ms, then_kill },
+        let options = StopOptions { grace_ms, then_kill };
+        let stopping = stop(
+            &options,
             |_| async {
                 log.borrow_mut().push("asked");
                 asked
@@ -549,10 +548,9 @@ mod tests {
                 log.borrow_mut().push("killed");
                 Ok(())
             },
-        )
-        .now_or_never()
-        .expect("nothing waits")
-        .is_ok();
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let stopped = runtime.block_on(stopping).is_ok();
         (log.into_inner(), stopped)
     }
 
