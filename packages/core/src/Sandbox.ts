@@ -290,8 +290,7 @@ const decodeMake = decodeOptions(Options, makeSubject)
  *
  * **Details**
  *
- * It answers when the guest's agent does, typically within a second on hardware. A boot that fails, or that is
- * interrupted, is undone before the effect ends: no VM, no directory, and the name is free. The reason says what was
+ * It answers when the guest's agent does. A boot that fails, or that is interrupted, is undone before the effect ends: no VM, no directory, and the name is free. The reason says what was
  * wrong: `InvalidConfig` names the option, `SandboxAlreadyExists` the name, `RootfsNotFound` and the `Image…` reasons the
  * image, `RuntimeNotInstalled` and `RuntimeVersionMismatch` the runtime, `BootStart` the stage that failed.
  *

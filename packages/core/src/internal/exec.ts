@@ -124,14 +124,16 @@ export const spawn = (operation: string, { handle: sandbox, name, native }: Targ
     options: SpawnOptions = {}
   ): Effect.fn.Return<ExecHandle, MicrosandboxError, Scope.Scope> {
     const what = yield* decode({ ...options, command, args })
+    // A scope of its own: a program that could not be started is given back now, and not when a long scope closes.
     const scope = yield* Scope.fork(yield* Effect.scope)
-    const handle = yield* native.acquire(
-      (token) => sandbox.spawn(defined({ ...what, args: [...what.args] }), token),
-      (handle) => release(handle, name)
-    ).pipe(mapFailure(subject), Scope.provide(scope))
-    const events = yield* makeEvents(native, handle, subject)
-    // A program that could not be started is given back now, and not when a long scope closes.
-    const pid = yield* Effect.onError(events.started, (cause) => Scope.close(scope, Exit.failCause(cause)))
+    const { events, handle, pid } = yield* Effect.gen(function*() {
+      const handle = yield* native.acquire(
+        (token) => sandbox.spawn(defined({ ...what, args: [...what.args] }), token),
+        (handle) => release(handle, name)
+      ).pipe(mapFailure(subject))
+      const events = yield* makeEvents(native, handle, subject)
+      return { events, handle, pid: yield* events.started }
+    }).pipe(Scope.provide(scope), Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
     const control = (run: (token: Native.CancelToken) => ReturnType<Native.Exec["signal"]>) =>
       native.call(run).pipe(mapFailure(subject))
     const exited = Effect.map(events.exited, exitStatus)
