@@ -290,9 +290,10 @@ const decodeMake = decodeOptions(Options, makeSubject)
  *
  * **Details**
  *
- * It answers when the guest's agent does. A boot that fails, or that is interrupted, is undone before the effect ends: no VM, no directory, and the name is free. The reason says what was
- * wrong: `InvalidConfig` names the option, `SandboxAlreadyExists` the name, `RootfsNotFound` and the `Image…` reasons the
- * image, `RuntimeNotInstalled` and `RuntimeVersionMismatch` the runtime, `BootStart` the stage that failed.
+ * It answers when the guest's agent does. A boot that fails, or that is interrupted, is undone before the effect ends:
+ * no VM, no directory, and the name is free. The reason says what was wrong: `InvalidConfig` names the option,
+ * `SandboxAlreadyExists` the name, `RootfsNotFound` and the `Image…` reasons the image, `RuntimeNotInstalled` and
+ * `RuntimeVersionMismatch` the runtime, `BootStart` the stage that failed.
  *
  * **Example** (A sandbox for the length of an effect)
  *
