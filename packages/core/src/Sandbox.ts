@@ -18,9 +18,9 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { Backend } from "./Backend.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
-import * as exec from "./internal/exec.ts"
-import { decodeOptions, mapFailure, type Subject, toError } from "./internal/failure.ts"
-import { defined, Memory, Span, Text, toMebibytes, toMillis, toSeconds, Variables } from "./internal/inputs.ts"
+import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
+import { defined, Memory, Span, Text, toMebibytes, toSeconds, Variables } from "./internal/inputs.ts"
+import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
 
 /**
@@ -134,11 +134,6 @@ export interface StopOptions {
   readonly thenKill?: boolean | undefined
 }
 
-const StopOptions = Schema.Struct({ grace: Schema.optional(Span), thenKill: Schema.optional(Schema.Boolean) })
-
-/** The grace of the official SDKs' `stop`. */
-const defaultGrace = "10 seconds"
-
 /**
  * Options of {@link start}.
  *
@@ -155,8 +150,6 @@ const StartOptions = Schema.Struct({ name: Name, onClose: Schema.optional(OnClos
 
 const NameOptions = Schema.Struct({ name: Name })
 
-const TypeId = "~@effect-microsandbox/core/Sandbox"
-
 /**
  * A running sandbox.
  *
@@ -165,7 +158,7 @@ const TypeId = "~@effect-microsandbox/core/Sandbox"
  * @since 0.1.0
  */
 export interface Sandbox {
-  readonly [TypeId]: typeof TypeId
+  readonly [TypeId]: TypeId
   /** Its name in the backend. */
   readonly name: string
   /** Stays the same for the sandbox's life, and is not reused with its name. */
@@ -226,62 +219,6 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/
   lastFailure: Schema.optionalKey(Schema.String)
 }) {}
 
-interface Ending {
-  onClose: OnClose
-}
-
-const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, ending: Ending): Sandbox => {
-  const target = { native, handle, name: handle.name }
-  const subject = (operation: string): Subject => ({ operation, sandbox: handle.name })
-  const runShell = exec.exec("Sandbox.shell", target)
-  const stop = subject("Sandbox.stop")
-  const decodeStop = decodeOptions(StopOptions, stop)
-  return {
-    [TypeId]: TypeId,
-    name: handle.name,
-    id: handle.id,
-    exec: exec.exec("Sandbox.exec", target),
-    shell: (script, options) => runShell(handle.shell, ["-c", script], options),
-    spawn: exec.spawn("Sandbox.spawn", target),
-    status: native.call((token) => handle.status(token)).pipe(
-      mapFailure(subject("Sandbox.status")),
-      Effect.map((status) => status as Status),
-      Effect.withSpan("Sandbox.status")
-    ),
-    stop: Effect.fn("Sandbox.stop")(function*(options = {}) {
-      const { grace = defaultGrace, thenKill = true } = yield* decodeStop(options)
-      yield* native.call((token) => handle.stop({ graceMs: toMillis(grace), thenKill }, token)).pipe(mapFailure(stop))
-    }),
-    kill: native.call((token) => handle.kill(token)).pipe(
-      mapFailure(subject("Sandbox.kill")),
-      Effect.withSpan("Sandbox.kill")
-    ),
-    detach: native.call((token) => handle.detach(token)).pipe(
-      mapFailure(subject("Sandbox.detach")),
-      Effect.tap(() =>
-        Effect.sync(() => {
-          ending.onClose = "detach"
-        })
-      ),
-      Effect.withSpan("Sandbox.detach")
-    )
-  }
-}
-
-/**
- * Ends a sandbox as `onClose` says and gives its handle back, to the addon's own deadlines. What cannot be ended is a
- * leak, and a leak is a defect; a sandbox that somebody else has ended is not.
- */
-const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> =>
-  Effect.promise(() => handle.end(onClose, { graceMs: toMillis(defaultGrace), thenKill: true })).pipe(
-    Effect.flatMap((outcome) =>
-      outcome._tag === "Failed"
-        ? Effect.die(toError({ operation: "Sandbox.close", sandbox: handle.name }, outcome.failure))
-        : Effect.void
-    ),
-    Effect.withSpan("Sandbox.close", { attributes: { sandbox: handle.name, onClose } })
-  )
-
 const makeSubject: Subject = { operation: "Sandbox.make" }
 const decodeMake = decodeOptions(Options, makeSubject)
 
@@ -320,10 +257,12 @@ export const make = Effect.fn("Sandbox.make")(function*(
   const { idleTimeout, maxDuration, memory, name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(
     options
   )
-  yield* Effect.annotateCurrentSpan({ sandbox: name, image: rest.image })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": rest.image })
   const { handle: backend, native } = yield* Backend
-  const ending: Ending = { onClose }
-  const handle = yield* native.acquire(
+  return yield* acquireSandbox(
+    native,
+    { ...makeSubject, sandbox: name },
+    onClose,
     (token) =>
       backend.createSandbox(
         defined({
@@ -335,10 +274,8 @@ export const make = Effect.fn("Sandbox.make")(function*(
           detached: onClose === "detach"
         }),
         token
-      ),
-    (handle) => close(handle, ending)
-  ).pipe(mapFailure({ ...makeSubject, sandbox: name }))
-  return makeSandbox(native, handle, ending)
+      )
+  )
 })
 
 const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
@@ -364,12 +301,12 @@ export const start = Effect.fn("Sandbox.start")(function*(
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { onClose = "stop" } = yield* decodeStart({ ...options, name })
   const { handle: backend, native } = yield* Backend
-  const ending: Ending = { onClose }
-  const handle = yield* native.acquire(
-    (token) => backend.startSandbox(name, onClose === "detach", token),
-    (handle) => close(handle, ending)
-  ).pipe(mapFailure({ ...startSubject, sandbox: name }))
-  return makeSandbox(native, handle, ending)
+  return yield* acquireSandbox(
+    native,
+    { ...startSubject, sandbox: name },
+    onClose,
+    (token) => backend.startSandbox(name, onClose === "detach", token)
+  )
 })
 
 /** An operation on a sandbox that is known by its name only. */
@@ -398,7 +335,7 @@ export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backen
 const getInfo = byName("Sandbox.get", (backend, name, token) => backend.getSandbox(name, token))
 
 const stopSubject: Subject = { operation: "Sandbox.stop" }
-const decodeStopByName = decodeOptions(Schema.Struct({ name: Name, ...StopOptions.fields }), stopSubject)
+const decodeStopByName = decodeOptions(Schema.Struct({ name: Name, ...StopSchema.fields }), stopSubject)
 
 /**
  * Stops a sandbox by name, as `stop` of a sandbox does: asks, waits for the grace, then kills, unless told not to. One that
@@ -412,9 +349,9 @@ export const stop = Effect.fn("Sandbox.stop")(function*(
   name: string,
   options: StopOptions = {}
 ): Effect.fn.Return<void, MicrosandboxError, Backend> {
-  const { grace = defaultGrace, thenKill = true } = yield* decodeStopByName({ ...options, name })
+  const how = toNativeStop(yield* decodeStopByName({ ...options, name }))
   const { handle, native } = yield* Backend
-  yield* native.call((token) => handle.stopSandbox(name, { graceMs: toMillis(grace), thenKill }, token)).pipe(
+  yield* native.call((token) => handle.stopSandbox(name, how, token)).pipe(
     mapFailure({ ...stopSubject, sandbox: name })
   )
 })

@@ -37,7 +37,7 @@ pub struct SandboxInfo {
 
 pub(crate) struct BackendValue {
     pub(crate) backend: Arc<dyn EngineBackend>,
-    live: Live,
+    pub(crate) live: Live,
 }
 
 impl InEngine for BackendValue {
@@ -47,7 +47,7 @@ impl InEngine for BackendValue {
 }
 
 impl BackendValue {
-    async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
+    pub(crate) async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
         self.backend.sandboxes().get(self.backend.clone(), name).await
     }
 }
@@ -55,7 +55,7 @@ impl BackendValue {
 /// An open backend.
 #[napi]
 pub struct Backend {
-    slot: Slot<BackendValue>,
+    pub(crate) slot: Slot<BackendValue>,
     home: Option<String>,
 }
 

@@ -74,9 +74,9 @@ pub enum Ending {
     Detach,
 }
 
-struct SandboxValue {
-    sandbox: EngineSandbox,
-    live: Live,
+pub(crate) struct SandboxValue {
+    pub(crate) sandbox: EngineSandbox,
+    pub(crate) live: Live,
 }
 
 impl InEngine for SandboxValue {
@@ -88,14 +88,14 @@ impl InEngine for SandboxValue {
 /// A running sandbox.
 #[napi]
 pub struct Sandbox {
-    slot: Slot<SandboxValue>,
+    pub(crate) slot: Slot<SandboxValue>,
     name: String,
     id: String,
     shell: String,
 }
 
 impl Sandbox {
-    fn adopt(engine: &Arc<EngineState>, sandbox: EngineSandbox) -> Self {
+    pub(crate) fn adopt(engine: &Arc<EngineState>, sandbox: EngineSandbox) -> Self {
         let shell = sandbox.config().spec.runtime.shell.clone();
         Self {
             name: sandbox.name().to_owned(),

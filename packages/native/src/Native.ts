@@ -35,7 +35,8 @@ export type {
   Outcome,
   Sandbox,
   SandboxInfo,
-  SandboxOptions
+  SandboxOptions,
+  StopOptions
 } from "./internal/binding.ts"
 
 /**

@@ -13,6 +13,7 @@ import type { ExecEvent, ExecHandle, ExecOptions, ExecOutput, ExitStatus, SpawnO
 import { KillTimeout, MicrosandboxError } from "../MicrosandboxError.ts"
 import { decodeOptions, mapFailure, type Subject } from "./failure.ts"
 import { defined, Span, Text, toMillis, Variables } from "./inputs.ts"
+import { attributesOf, subjectOf, type Target } from "./operation.ts"
 
 /** Enough to amortize a crossing of the border, little enough to start work on soon. */
 const batchBytes = 256 * 1024
@@ -57,17 +58,11 @@ const toBuffer = (chunk: string | Uint8Array): Buffer => Buffer.from(chunk as Ui
 
 const exitStatus = (exitCode: number): ExitStatus => ({ exitCode, success: exitCode === 0 })
 
-/** What a running program needs of the sandbox that it runs in. */
-export interface Target {
-  readonly native: Native.Native["Service"]
-  readonly handle: Native.Sandbox
-  readonly name: string
-}
-
-export const exec = (operation: string, { handle, name, native }: Target) => {
-  const subject: Subject = { operation, sandbox: name }
+export const exec = (operation: string, target: Target) => {
+  const { handle, native } = target
+  const subject = subjectOf(operation, target)
   const decode = decodeOptions(ExecOptions, subject)
-  return Effect.fn(operation)(function*(
+  return Effect.fn(operation, { attributes: attributesOf(target) })(function*(
     command: string,
     args: ReadonlyArray<string> = [],
     options: ExecOptions = {}
@@ -113,12 +108,13 @@ class Output implements ExecOutput {
   }
 }
 
-export const spawn = (operation: string, { handle: sandbox, name, native }: Target) => {
-  const subject: Subject = { operation, sandbox: name }
+export const spawn = (operation: string, target: Target) => {
+  const { handle: sandbox, name, native } = target
+  const subject = subjectOf(operation, target)
   const decode = decodeOptions(SpawnOptions, subject)
   const decodeSignal = decodeOptions(Signal, subject)
   const decodeSize = decodeOptions(Size, subject)
-  return Effect.fn(operation)(function*(
+  return Effect.fn(operation, { attributes: attributesOf(target) })(function*(
     command: string,
     args: ReadonlyArray<string> = [],
     options: SpawnOptions = {}
