@@ -15,6 +15,8 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { decodeOptions, mapFailure, toError } from "./internal/failure.ts"
 import { defined, Text } from "./internal/inputs.ts"
+import { sweepBackend } from "./internal/sweep.ts"
+import { makeWatchdog } from "./internal/watchdog.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
 
 /**
@@ -32,6 +34,8 @@ export class Backend extends Context.Service<Backend, {
   /** For the modules of this package: the engine, and the backend's object in it. */
   readonly native: Native.Native["Service"]
   readonly handle: Native.Backend
+  /** For the same: from now on, what is left when this process is killed is swept at once, and not by the next program. */
+  readonly watch: Effect.Effect<void>
 }>()("@effect-microsandbox/core/Backend") {}
 
 /**
@@ -47,20 +51,41 @@ export interface LocalOptions {
    * path short (about 55 bytes): sockets live below it. Default: `MSB_HOME`, then `~/.microsandbox`.
    */
   readonly home?: string | undefined
+  /**
+   * Remove what dead programs left in the home while the layer is built (see `Sandbox.sweep`). What cannot be removed is a
+   * warning in the log, and no reason for the layer to fail. Default: true.
+   */
+  readonly sweep?: boolean | undefined
 }
 
-const LocalOptions = Schema.Struct({ home: Schema.optional(Text.check(Schema.isMinLength(1))) })
+const LocalOptions = Schema.Struct({
+  home: Schema.optional(Text.check(Schema.isMinLength(1))),
+  sweep: Schema.optional(Schema.Boolean)
+})
 
 const openLocal = Effect.fn("Backend.layerLocal")(function*(options: LocalOptions) {
   const subject = { operation: "Backend.layerLocal" }
-  const { home } = yield* decodeOptions(LocalOptions, subject)(options)
+  const { home, sweep = true } = yield* decodeOptions(LocalOptions, subject)(options)
   const native = yield* Native.Native
   const handle = yield* native.acquire(
     (token) => native.engine.openLocal(defined({ home }), token),
     (handle) => Effect.promise(() => handle.close())
   ).pipe(mapFailure(subject))
-  return Backend.of({ kind: "local", home: handle.home ?? "", native, handle })
+  const directory = handle.home ?? ""
+  if (sweep) yield* sweepQuietly(native, handle)
+  return Backend.of({ kind: "local", home: directory, native, handle, watch: yield* makeWatchdog(directory) })
 })
+
+const sweepQuietly = (native: Native.Native["Service"], handle: Native.Backend): Effect.Effect<void> =>
+  sweepBackend(native, handle).pipe(
+    Effect.tap(({ removed }) =>
+      removed.length > 0 ? Effect.logInfo("removed sandboxes that a dead program had left", { removed }) : Effect.void
+    ),
+    Effect.tap(({ failed }) =>
+      failed.length > 0 ? Effect.logWarning("could not remove what a dead program had left", { failed }) : Effect.void
+    ),
+    Effect.catch((error) => Effect.logWarning("could not look for what dead programs had left", error))
+  )
 
 /**
  * A backend on this machine, on an engine that is in the context already.
@@ -83,7 +108,8 @@ export const layerLocalNoDeps = (
  * **Details**
  *
  * The home is checked when the layer is built: a path that is too long, that cannot be written, or that is on a file
- * system without user extended attributes is a reason of its own. Sandboxes and backends may share a home with other
+ * system without user extended attributes is a reason of its own. What programs left in it that were killed is removed
+ * first, unless told not to. Sandboxes and backends may share a home with other
  * processes and with the `msb` command line of the same version.
  *
  * **Example** (One backend for a program, another for one effect)

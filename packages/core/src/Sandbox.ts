@@ -14,32 +14,64 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
+import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
-import { defined, Memory, Span, Text, toMebibytes, toSeconds, Variables } from "./internal/inputs.ts"
+import { defined, Memory, Span, Text, toMebibytes, toMillis, toSeconds, Variables } from "./internal/inputs.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
-import type { MicrosandboxError } from "./MicrosandboxError.ts"
+import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
+import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
 
-/**
- * The state of a sandbox. From the engine's catalogue (`db/lib/entity/sandbox.rs` of the crate, 0.7.2).
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export const Status = Schema.Literals(["Created", "Starting", "Running", "Draining", "Paused", "Stopped", "Crashed"])
+export {
+  /**
+   * What a sandbox is made of, as the engine keeps it.
+   *
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  Config,
+  /**
+   * A sandbox as the backend's catalogue has it.
+   *
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  Info,
+  /**
+   * The state of a sandbox.
+   *
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  Status,
+  /**
+   * How a sandbox ended.
+   *
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  StopResult
+} from "./internal/catalogue.ts"
 
-/**
- * The state of a sandbox.
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export type Status = typeof Status.Type
+export type {
+  /**
+   * What a sweep did.
+   *
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  SweepReport
+} from "./internal/sweep.ts"
 
 /**
  * What becomes of a sandbox when its scope closes: `"destroy"` stops and removes it, `"stop"` keeps its disk and name,
@@ -148,6 +180,26 @@ export interface StartOptions {
 
 const StartOptions = Schema.Struct({ name: Name, onClose: Schema.optional(OnClose) })
 
+/**
+ * Options of {@link connect}.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface ConnectOptions {
+  /** How long the guest's agent may take to answer. Default: 10 seconds. */
+  readonly timeout?: Duration.Input | undefined
+  /** What becomes of the sandbox when its scope closes. Default: `"detach"`, since it was there before. */
+  readonly onClose?: OnClose | undefined
+}
+
+const ConnectOptions = Schema.Struct({
+  name: Name,
+  timeout: Schema.optional(Span),
+  onClose: Schema.optional(OnClose)
+})
+
 const NameOptions = Schema.Struct({ name: Name })
 
 /**
@@ -189,7 +241,25 @@ export interface Sandbox {
   readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
   /** Kills the VM and waits until it is gone. Fails with `KillTimeout` when that is not confirmed within 30 seconds. */
   readonly kill: Effect.Effect<void, MicrosandboxError>
-  /** Lets the sandbox run on when its scope closes. */
+  /**
+   * Asks the VM to end when the programs in it have, and does not wait: new programs are refused from then on. One that has
+   * stopped is no error.
+   */
+  readonly drain: Effect.Effect<void, MicrosandboxError>
+  /** Waits until the VM has ended, whoever ends it; a sandbox that has stopped answers at once. */
+  readonly wait: Effect.Effect<StopResult, MicrosandboxError>
+  /**
+   * Stops the sandbox as `stop` does and starts it again: the same name, id and disk in a new VM, with the configuration of
+   * the next start. Programs in it end. When the start fails or is interrupted, the sandbox stays, stopped.
+   */
+  readonly restart: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
+  /** The round trip to the guest's agent. It does not count as activity. Fails with `AgentReadyTimeout` after 10 seconds. */
+  readonly ping: Effect.Effect<Duration.Duration, MicrosandboxError>
+  /** Counts as activity, so that the idle timeout starts anew; answers with the number of the activity. */
+  readonly touch: Effect.Effect<number, MicrosandboxError>
+  /** What the catalogue says now: its state, and its configuration for the next start and of the VM that runs. */
+  readonly info: Effect.Effect<Info, MicrosandboxError>
+  /** Lets the sandbox run on when its scope closes, and when this process ends. */
   readonly detach: Effect.Effect<void, MicrosandboxError>
 }
 
@@ -201,23 +271,6 @@ export interface Sandbox {
  * @since 0.1.0
  */
 export const Sandbox: Context.Service<Sandbox, Sandbox> = Context.Service("@effect-microsandbox/core/Sandbox")
-
-/**
- * A sandbox as the backend's catalogue has it.
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/Info")({
-  name: Schema.String,
-  id: Schema.String,
-  status: Status,
-  labels: Schema.Record(Schema.String, Schema.String),
-  /** Milliseconds since 1970. */
-  createdAt: Schema.optionalKey(Schema.Finite),
-  lastFailure: Schema.optionalKey(Schema.String)
-}) {}
 
 const makeSubject: Subject = { operation: "Sandbox.make" }
 const decodeMake = decodeOptions(Options, makeSubject)
@@ -254,31 +307,32 @@ const decodeMake = decodeOptions(Options, makeSubject)
 export const make = Effect.fn("Sandbox.make")(function*(
   options: Options
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
-  const { idleTimeout, maxDuration, memory, name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(
-    options
-  )
+  const { name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(options)
   yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": rest.image })
   const { handle: backend, native } = yield* Backend
+  const what = toNativeOptions({ ...rest, name, onClose })
   return yield* acquireSandbox(
     native,
     { ...makeSubject, sandbox: name },
     onClose,
-    (token) =>
-      backend.createSandbox(
-        defined({
-          ...rest,
-          name,
-          memoryMib: memory === undefined ? undefined : toMebibytes(memory),
-          maxDurationSecs: toSeconds(maxDuration),
-          idleTimeoutSecs: toSeconds(idleTimeout),
-          detached: onClose === "detach"
-        }),
-        token
-      )
+    (token) => backend.createSandbox(what, token)
   )
 })
 
 const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
+
+const toNativeOptions = (
+  { idleTimeout, maxDuration, memory, ...rest }: Options & {
+    readonly name: string
+    readonly onClose: OnClose
+  }
+): Native.SandboxOptions =>
+  defined({
+    ...rest,
+    memoryMib: memory === undefined ? undefined : toMebibytes(memory),
+    maxDurationSecs: toSeconds(maxDuration),
+    idleTimeoutSecs: toSeconds(idleTimeout)
+  })
 
 const startSubject: Subject = { operation: "Sandbox.start" }
 const decodeStart = decodeOptions(StartOptions, startSubject)
@@ -305,9 +359,146 @@ export const start = Effect.fn("Sandbox.start")(function*(
     native,
     { ...startSubject, sandbox: name },
     onClose,
-    (token) => backend.startSandbox(name, onClose === "detach", token)
+    (token) => backend.startSandbox(name, onClose, token)
   )
 })
+
+/** How long a connection to the guest's agent may take, as the engine has it. */
+const connectTime = "10 seconds"
+
+const connectSubject: Subject = { operation: "Sandbox.connect" }
+const decodeConnect = decodeOptions(ConnectOptions, connectSubject)
+
+/**
+ * Connects to a sandbox that runs, whoever started it; the scope lets it run on, unless told otherwise.
+ *
+ * **Details**
+ *
+ * Reasons: `SandboxNotFound`, `SandboxNotRunning` for one that has stopped or is paused, and `AgentClient` when its agent does
+ * not answer within the timeout.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connect = Effect.fn("Sandbox.connect")(function*(
+  name: string,
+  options: ConnectOptions = {}
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const { onClose = "detach", timeout = connectTime } = yield* decodeConnect({ ...options, name })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  const { handle: backend, native } = yield* Backend
+  return yield* acquireSandbox(
+    native,
+    { ...connectSubject, sandbox: name },
+    onClose,
+    (token) => backend.connectSandbox(name, toMillis(timeout), token)
+  )
+})
+
+const connectOrCreateSubject: Subject = { operation: "Sandbox.connectOrCreate" }
+const decodeConnectOrCreate = decodeOptions(Options, connectOrCreateSubject)
+
+/**
+ * Connects to the sandbox of a name when it runs, starts it when it has stopped, and makes it when there is none: for a
+ * sandbox that is to be there from one run of a program to the next.
+ *
+ * **Details**
+ *
+ * An existing sandbox keeps its own configuration; the options are for making one. Whoever does the same at the same time
+ * gets the same sandbox. When the scope closes, a sandbox that was made or started here is stopped and keeps its disk and
+ * name, and one that ran already is let run on; `onClose` says otherwise for both.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
+  options: Options & { readonly name: string }
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const { name, onClose, ...rest } = yield* decodeConnectOrCreate(options)
+  if (name === undefined) {
+    return yield* new MicrosandboxError({
+      ...connectOrCreateSubject,
+      reason: new InvalidConfig({ message: "name: which sandbox to connect to", field: "name" })
+    })
+  }
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": rest.image })
+  const { handle: backend, native } = yield* Backend
+  const what = toNativeOptions({ ...rest, name, onClose: onClose ?? "stop" })
+  return yield* acquireSandbox(
+    native,
+    { ...connectOrCreateSubject, sandbox: name },
+    (handle) => onClose ?? (handle.connected ? "detach" : "stop"),
+    (token) => backend.connectOrCreateSandbox(what, toMillis(connectTime), token)
+  )
+})
+
+/**
+ * Stops a sandbox, by name, when it runs, and starts it: the scope stops it again, unless told otherwise. Fails with
+ * `SandboxNotFound`, and with the reasons of `stop` and `start`.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const restart = Effect.fn("Sandbox.restart")(function*(
+  name: string,
+  options: StartOptions & StopOptions = {}
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const { onClose, ...how } = options
+  yield* stop(name, how)
+  return yield* start(name, { onClose })
+})
+
+/**
+ * Which sandboxes to list.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface ListOptions {
+  /** Those that have all of these labels. Default: all sandboxes. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
+  /** How many to ask for at a time, 1 to 100. Default: 100. */
+  readonly pageSize?: number | undefined
+}
+
+const ListOptions = Schema.Struct({
+  labels: Schema.optional(Schema.Record(Schema.String, Schema.String)),
+  pageSize: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
+})
+
+const listSubject: Subject = { operation: "Sandbox.list" }
+const decodeList = decodeOptions(ListOptions, listSubject)
+
+/**
+ * All sandboxes of the backend, in the order in which they were made, page by page as they are asked for.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const list = (options: ListOptions = {}): Stream.Stream<Info, MicrosandboxError, Backend> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const { labels = {}, pageSize = 100 } = yield* decodeList(options)
+    const { handle, native } = yield* Backend
+    const page = (cursor: string | undefined) =>
+      native.call((token) => handle.listSandboxes(defined({ labels, limit: pageSize, cursor }), token)).pipe(
+        mapFailure(listSubject),
+        Effect.withSpan("Sandbox.list")
+      )
+    return Stream.paginate(
+      undefined as string | undefined,
+      (cursor) =>
+        Effect.map(
+          page(cursor),
+          ({ cursor, sandboxes }) =>
+            [sandboxes.map(toInfo), cursor === undefined ? Option.none() : Option.some(cursor)] as const
+        )
+    )
+  }))
 
 /** An operation on a sandbox that is known by its name only. */
 const byName = <A>(
@@ -329,8 +520,7 @@ const byName = <A>(
  * @category queries
  * @since 0.1.0
  */
-export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backend> =>
-  Effect.map(getInfo(name), (info) => new Info({ ...info, status: info.status as Status }))
+export const get = (name: string): Effect.Effect<Info, MicrosandboxError, Backend> => Effect.map(getInfo(name), toInfo)
 
 const getInfo = byName("Sandbox.get", (backend, name, token) => backend.getSandbox(name, token))
 
@@ -355,6 +545,49 @@ export const stop = Effect.fn("Sandbox.stop")(function*(
     mapFailure({ ...stopSubject, sandbox: name })
   )
 })
+
+/**
+ * Asks a sandbox, by name, to end when the programs in it have, and does not wait. Fails with `SandboxNotFound`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const drain: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
+  "Sandbox.drain",
+  (backend, name, token) => backend.drainSandbox(name, token)
+)
+
+/**
+ * Waits until a sandbox, by name, has ended; one that has stopped answers at once. Fails with `SandboxNotFound`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const wait = (name: string): Effect.Effect<StopResult, MicrosandboxError, Backend> =>
+  Effect.map(waitByName(name), toStopResult)
+
+const waitByName = byName("Sandbox.wait", (backend, name, token) => backend.waitSandbox(name, token))
+
+/**
+ * Removes the sandboxes that programs left which ended without closing their scopes, by `kill -9` for one: only what was to
+ * be destroyed with a scope, and whose owner is seen to be dead; never by a name. Building a local backend layer does it
+ * too, unless told not to.
+ *
+ * **Details**
+ *
+ * The owner is on each sandbox as labels: its process, that process's start, the boot of the machine, and the engine in it. A
+ * sandbox that was detached, or is kept when its scope closes, has none. One sweep runs at a time on a home.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const sweep: Effect.Effect<SweepReport, MicrosandboxError, Backend> = Effect.flatMap(
+  Backend,
+  ({ handle, native }) => sweepBackend(native, handle)
+)
 
 /**
  * Removes a stopped sandbox by name: its row, its disk, its directory. Fails with `SandboxNotFound` or

@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use microsandbox::LocalBackend;
 use microsandbox::backend::Backend as EngineBackend;
-use microsandbox::sandbox::SandboxHandle;
+use microsandbox::sandbox::{SandboxHandle, SandboxListBuilder};
 use napi_derive::napi;
 
 use crate::cancel::{Cancel, CancelToken};
+use crate::config::SandboxConfig;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{CREATION_LABEL, Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
+use crate::owner::{Labels, visible};
+use crate::sandbox::{
+    Ending, Sandbox, SandboxOptions, StopOptions, StopResult, connect, connect_or_create, create, kill,
+    milliseconds_of, start, stop, wait,
+};
 use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.
@@ -32,7 +37,31 @@ pub struct SandboxInfo {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub created_at: Option<f64>,
+    pub updated_at: Option<f64>,
     pub last_failure: Option<String>,
+    /// What the next start takes.
+    pub config: Option<SandboxConfig>,
+    /// What the VM that runs was started with.
+    pub active_config: Option<SandboxConfig>,
+}
+
+/// Which sandboxes to list.
+#[napi(object, object_to_js = false)]
+pub struct ListOptions {
+    /// Of those that have all of these.
+    pub labels: BTreeMap<String, String>,
+    /// 1 to 100.
+    pub limit: u32,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// One page of a list.
+#[napi(object, object_from_js = false)]
+pub struct SandboxPage {
+    pub sandboxes: Vec<SandboxInfo>,
+    /// Where to go on; none on the last page.
+    pub cursor: Option<String>,
 }
 
 pub(crate) struct BackendValue {
@@ -47,6 +76,11 @@ impl InEngine for BackendValue {
 }
 
 impl BackendValue {
+    /// The labels of a sandbox that ends in this way: what is to be destroyed has an owner.
+    pub(crate) fn owner(&self, on_close: Ending) -> Labels {
+        if on_close == Ending::Destroy { self.engine().session.labels() } else { Labels::new() }
+    }
+
     pub(crate) async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
         self.backend.sandboxes().get(self.backend.clone(), name).await
     }
@@ -102,10 +136,56 @@ impl Backend {
     pub async fn start_sandbox(
         &self,
         name: String,
-        detached: bool,
+        on_close: Ending,
         token: &CancelToken,
     ) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| start(value, name, detached, cancel))).await)
+        Ok(Box::pin(self.slot.run(token, |value, cancel| start(value, name, on_close, cancel))).await)
+    }
+
+    /// Connect to a sandbox that runs.
+    #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
+    pub async fn connect_sandbox(
+        &self,
+        name: String,
+        timeout_ms: f64,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Sandbox>> {
+        Ok(Box::pin(self.slot.run(token, |value, cancel| connect(value, name, timeout_ms, cancel))).await)
+    }
+
+    /// Connect to a sandbox that runs, start one that has stopped, or make it.
+    #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
+    pub async fn connect_or_create_sandbox(
+        &self,
+        options: SandboxOptions,
+        timeout_ms: f64,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Sandbox>> {
+        Ok(Box::pin(self.slot.run(token, |value, cancel| connect_or_create(value, options, timeout_ms, cancel))).await)
+    }
+
+    /// One page of the sandboxes, in the order in which they were made.
+    #[napi(ts_return_type = "Promise<Outcome<SandboxPage>>")]
+    pub async fn list_sandboxes(
+        &self,
+        options: ListOptions,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<SandboxPage>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let mut query = SandboxListBuilder::default().limit(options.limit).labels(options.labels);
+                if let Some(cursor) = options.cursor {
+                    query = query.cursor(cursor);
+                }
+                let listed = value.backend.sandboxes().list(value.backend.clone(), query);
+                let page = cancel.guard(listed).await?;
+                Ok(SandboxPage {
+                    sandboxes: page.sandboxes.iter().map(SandboxInfo::of).collect(),
+                    cursor: page.next_cursor,
+                })
+            })
+            .await)
     }
 
     /// Look a sandbox up by name.
@@ -113,7 +193,7 @@ impl Backend {
     pub async fn get_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<SandboxInfo>> {
         Ok(self
             .slot
-            .run(token, |value, cancel| async move { Ok(info(&cancel.guard(value.lookup(&name)).await?)) })
+            .run(token, |value, cancel| async move { Ok(SandboxInfo::of(&cancel.guard(value.lookup(&name)).await?)) })
             .await)
     }
 
@@ -146,6 +226,30 @@ impl Backend {
             .await)
     }
 
+    /// Ask a sandbox, by name, to end when its work is done.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn drain_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                cancel.guard(handle.request_drain()).await
+            })
+            .await)
+    }
+
+    /// Wait until a sandbox, by name, has ended.
+    #[napi(ts_return_type = "Promise<Outcome<StopResult>>")]
+    pub async fn wait_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<StopResult>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                wait(&handle, &cancel).await
+            })
+            .await)
+    }
+
     /// Remove a stopped sandbox by name: its row, its disk, its directory.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn remove_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
@@ -166,16 +270,20 @@ impl Backend {
     }
 }
 
-fn info(handle: &SandboxHandle) -> SandboxInfo {
-    let mut labels = handle.config().map(|config| config.spec.labels).unwrap_or_default();
-    labels.remove(CREATION_LABEL);
-    SandboxInfo {
-        name: handle.name().to_owned(),
-        id: handle.id().as_str().to_owned(),
-        status: format!("{:?}", handle.status_snapshot()),
-        labels,
-        #[allow(clippy::cast_precision_loss)] // milliseconds: exact for 285,000 years
-        created_at: handle.created_at().map(|time| time.timestamp_millis() as f64),
-        last_failure: handle.last_failure_message_snapshot(),
+impl SandboxInfo {
+    pub(crate) fn of(handle: &SandboxHandle) -> Self {
+        let config = handle.config().ok();
+        let active = handle.active_config().ok().flatten();
+        Self {
+            name: handle.name().to_owned(),
+            id: handle.id().as_str().to_owned(),
+            status: format!("{:?}", handle.status_snapshot()),
+            labels: config.as_ref().map(|config| visible(config.spec.labels.clone())).unwrap_or_default(),
+            created_at: handle.created_at().map(|time| milliseconds_of(time.timestamp_millis())),
+            updated_at: handle.updated_at().map(|time| milliseconds_of(time.timestamp_millis())),
+            last_failure: handle.last_failure_message_snapshot(),
+            config: config.map(|config| SandboxConfig::of(config.spec)),
+            active_config: active.map(|config| SandboxConfig::of(config.spec)),
+        }
     }
 }

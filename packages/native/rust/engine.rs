@@ -17,6 +17,7 @@ use crate::backend::{Backend, LocalOptions};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
+use crate::owner::Session;
 
 /// The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it.
 #[napi(object, object_to_js = false)]
@@ -65,6 +66,8 @@ pub(crate) struct EngineState {
     live: Counters,
     calls: TaskTracker,
     closing: CancellationToken,
+    /// As which this engine owns sandboxes.
+    pub(crate) session: Session,
 }
 
 /// Keeps a handle counted for as long as it lives.
@@ -139,7 +142,10 @@ fn close_with_environment(env: Env, state: &Arc<EngineState>) -> napi::Result<()
         if engines.is_none() {
             env.add_env_cleanup_hook((), |()| {
                 let engines = ENGINES.with_borrow_mut(Option::take).unwrap_or_default();
-                engines.iter().filter_map(Weak::upgrade).for_each(|state| state.closing.cancel());
+                for state in engines.iter().filter_map(Weak::upgrade) {
+                    state.closing.cancel();
+                    state.session.close();
+                }
             })?;
         }
         let engines = engines.get_or_insert_default();
@@ -184,6 +190,7 @@ impl Engine {
             live: Counters::default(),
             calls: TaskTracker::new(),
             closing: CancellationToken::new(),
+            session: Session::open(),
         });
         close_with_environment(env, &state)?;
         Ok(Self { state })
@@ -210,6 +217,7 @@ impl Engine {
         self.state.closing.cancel();
         self.state.calls.close();
         self.state.calls.wait().await;
+        self.state.session.close();
         Ok(self.state.live())
     }
 }

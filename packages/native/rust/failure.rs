@@ -384,6 +384,19 @@ impl Failure {
         Self::KillTimeout { message: format!("the end was not confirmed within {limit:?} of a kill") }
     }
 
+    pub(crate) fn agent_timeout(limit: Duration) -> Self {
+        Self::AgentReadyTimeout { message: format!("the guest's agent did not answer within {limit:?}") }
+    }
+
+    pub(crate) fn sandbox_replaced(name: &str, expected: &str, actual: &str) -> Self {
+        Self::SandboxReplaced {
+            message: format!("the name {name:?} is another sandbox's now"),
+            sandbox: name.into(),
+            expected: expected.into(),
+            actual: actual.into(),
+        }
+    }
+
     pub(crate) fn sandbox_busy(name: &str, limit: Duration) -> Self {
         Self::SandboxBusy {
             message: format!(

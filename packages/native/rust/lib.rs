@@ -8,11 +8,13 @@
 
 mod backend;
 mod cancel;
+mod config;
 mod engine;
 mod exec;
 mod failure;
 mod home;
 mod outcome;
+mod owner;
 mod runtime;
 mod sandbox;
 mod slot;

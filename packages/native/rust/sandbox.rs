@@ -14,29 +14,33 @@ use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 use uuid::Uuid;
 
-use crate::backend::BackendValue;
+use crate::backend::{BackendValue, SandboxInfo};
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::outcome::{Outcome, Stop};
+use crate::owner::{CREATION_LABEL, Intent, Labels, Session, own};
 use crate::slot::{InEngine, Slot};
-
-/// Marks a sandbox with the one create that made it, so that its roll-back can tell it from another
-/// sandbox of the same name.
-pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
 
 /// The shell of a sandbox that names none, as the engine has it.
 const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// How long a call waits for what the engine does by itself. Its own clean-up takes up to 16 seconds.
-const SETTLE: Duration = Duration::from_secs(30);
+pub(crate) const SETTLE: Duration = Duration::from_secs(30);
+
+/// How long the guest's agent may take to answer, as long as the engine gives it to take a connection.
+const AGENT_TIME: Duration = Duration::from_secs(10);
+
+/// How long the exit status of a VM process that has ended may take to arrive.
+const COLLECT: Duration = Duration::from_secs(1);
 
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// What a sandbox is made of.
 #[napi(object, object_to_js = false)]
+#[derive(Clone)]
 pub struct SandboxOptions {
     pub name: String,
     /// An image reference, or the path of a root directory or disk (`/…`, `./…`, `../…`).
@@ -55,8 +59,7 @@ pub struct SandboxOptions {
     pub log_level: Option<String>,
     pub max_duration_secs: Option<u32>,
     pub idle_timeout_secs: Option<u32>,
-    /// Survives this process.
-    pub detached: bool,
+    pub on_close: Ending,
 }
 
 /// How to stop: ask, wait for `grace_ms`, then kill if allowed.
@@ -66,8 +69,20 @@ pub struct StopOptions {
     pub then_kill: bool,
 }
 
+/// How a sandbox was seen to end.
+#[napi(object, object_from_js = false)]
+pub struct StopResult {
+    pub status: String,
+    /// Of the VM process, when this process is its parent.
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    /// Milliseconds since 1970.
+    pub observed_at: f64,
+}
+
 /// What becomes of a sandbox when its handle is given back.
 #[napi(string_enum = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Destroy,
     Stop,
@@ -92,6 +107,7 @@ pub struct Sandbox {
     name: String,
     id: String,
     shell: String,
+    connected: bool,
 }
 
 impl Sandbox {
@@ -101,6 +117,7 @@ impl Sandbox {
             name: sandbox.name().to_owned(),
             id: sandbox.id().as_str().to_owned(),
             shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
+            connected: false,
             slot: Slot::new("sandbox", SandboxValue { sandbox, live: engine.count(Kind::Sandbox) }),
         }
     }
@@ -118,6 +135,13 @@ impl Sandbox {
     #[must_use]
     pub fn id(&self) -> String {
         self.id.clone()
+    }
+
+    /// It ran already when this handle was made: the call that made it has begun nothing.
+    #[napi(getter, catch_unwind)]
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.connected
     }
 
     /// The shell that its scripts run in.
@@ -169,12 +193,89 @@ impl Sandbox {
         Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(kill(value.sandbox.kill())).await }).await)
     }
 
-    /// Let the VM live on when this handle is given back.
+    /// Ask the VM to end when its work is done, and do not wait.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn drain(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(value.sandbox.request_drain()).await }).await)
+    }
+
+    /// Wait until the VM has ended, whoever ends it.
+    #[napi(ts_return_type = "Promise<Outcome<StopResult>>")]
+    pub async fn wait(&self, token: &CancelToken) -> napi::Result<Outcome<StopResult>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.handle()).await?;
+                let mut result = wait(&handle, &cancel).await?;
+                if value.sandbox.owns_lifecycle() {
+                    // It has ended: what is left is to collect its exit status.
+                    let exit = tokio::time::timeout(COLLECT, value.sandbox.wait());
+                    if let Ok(Ok(exit)) = cancel.guard(async { Ok::<_, Failure>(exit.await) }).await? {
+                        result.exit_code = exit.code();
+                        result.signal = exit_signal(exit);
+                    }
+                }
+                Ok(result)
+            })
+            .await)
+    }
+
+    /// Stop, and start again: the same sandbox, in a new VM, behind the same handle.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn restart(&self, options: StopOptions, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
+            cancel.guard(value.stop(&options)).await?;
+            let handle = cancel.guard(value.handle()).await?;
+            let detached = !value.sandbox.owns_lifecycle();
+            let sandbox = boot(value.sandbox.backend(), &handle, detached, &cancel).await?;
+            let live = value.live.engine().count(Kind::Sandbox);
+            self.slot.replace(&value, SandboxValue { sandbox, live }).map_err(Stop::Failed)
+        }))
+        .await)
+    }
+
+    /// The round trip to the guest's agent, in milliseconds. It does not count as activity.
+    #[napi(ts_return_type = "Promise<Outcome<number>>")]
+    pub async fn ping(&self, token: &CancelToken) -> napi::Result<Outcome<f64>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let pong = cancel.guard(within_agent_time(value.sandbox.ping())).await?;
+                Ok(pong.latency.as_secs_f64() * 1000.0)
+            })
+            .await)
+    }
+
+    /// Count as activity, so that the idle timeout starts anew. Answers with the number of the activity.
+    #[napi(ts_return_type = "Promise<Outcome<number>>")]
+    pub async fn touch(&self, token: &CancelToken) -> napi::Result<Outcome<f64>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let touched = cancel.guard(within_agent_time(value.sandbox.touch())).await?;
+                #[allow(clippy::cast_precision_loss)] // a count of touches
+                Ok(touched.activity_seq as f64)
+            })
+            .await)
+    }
+
+    /// The sandbox as the backend's catalogue has it now.
+    #[napi(ts_return_type = "Promise<Outcome<SandboxInfo>>")]
+    pub async fn info(&self, token: &CancelToken) -> napi::Result<Outcome<SandboxInfo>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move { Ok(SandboxInfo::of(&cancel.guard(value.handle()).await?)) })
+            .await)
+    }
+
+    /// Let the VM live on when this handle is given back, without an owner.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn detach(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
             .slot
-            .run(token, |value, _| async move {
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.handle()).await?;
+                cancel.guard(own(&handle, &Labels::new())).await?;
                 value.sandbox.clone().detach().await;
                 Ok(())
             })
@@ -199,6 +300,17 @@ impl Sandbox {
 }
 
 impl SandboxValue {
+    /// This sandbox and no other of its name, looked up now.
+    async fn handle(&self) -> Result<SandboxHandle, Failure> {
+        let name = self.sandbox.name();
+        let backend = self.sandbox.backend().clone();
+        let handle = backend.sandboxes().get(backend.clone(), name).await?;
+        if handle.id() == self.sandbox.id() {
+            return Ok(handle);
+        }
+        Err(Failure::sandbox_replaced(name, self.sandbox.id().as_str(), handle.id().as_str()))
+    }
+
     async fn stop(&self, options: &StopOptions) -> Result<(), Failure> {
         stop(options, |grace| self.sandbox.stop_with_timeout(grace), || self.sandbox.kill()).await
     }
@@ -213,7 +325,7 @@ impl SandboxValue {
             },
         };
         match ended {
-            // Somebody else has ended it.
+            // It ended by itself, or by somebody else.
             Err(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. }) => Ok(()),
             other => other,
         }
@@ -229,10 +341,11 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
         return Err(Failure::rootfs_not_found(&options.image).into());
     }
     check_runtime(backend)?;
-    let attempt = Attempt::new(backend, &options.name);
+    let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
+    let owner = value.owner(options.on_close);
     let boot = async {
-        let builder = build(&options, &attempt.id)?;
-        if options.detached { builder.create_detached().await } else { builder.create().await }
+        let builder = build(&options, &attempt.id)?.labels(owner);
+        if options.on_close == Ending::Detach { builder.create_detached().await } else { builder.create().await }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
     let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
@@ -252,22 +365,152 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
 pub(crate) async fn start(
     value: Arc<BackendValue>,
     name: String,
-    detached: bool,
+    on_close: Ending,
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
-    let backend = &value.backend;
-    check_runtime(backend)?;
-    let boot =
-        async { if detached { EngineSandbox::start_detached(&name).await } else { EngineSandbox::start(&name).await } };
-    match cancel.guard(with_backend(backend.clone(), boot)).await {
+    check_runtime(&value.backend)?;
+    let handle = cancel.guard(value.lookup(&name)).await?;
+    start_handle(&value, &handle, on_close, &cancel).await
+}
+
+async fn start_handle(
+    value: &BackendValue,
+    handle: &SandboxHandle,
+    on_close: Ending,
+    cancel: &Cancel,
+) -> Result<Sandbox, Stop> {
+    if can_start(handle.status_snapshot()) {
+        cancel.guard(own(handle, &value.owner(on_close))).await?;
+    }
+    match boot(&value.backend, handle, on_close == Ending::Detach, cancel).await {
         Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(stop) => {
-            if matches!(stop, Stop::Cancelled) {
-                until_ended(backend, &name).await;
+            // It was there before: a start that failed must not make it anybody's to destroy.
+            if can_start(handle.status_snapshot()) && on_close == Ending::Destroy {
+                let _ = tokio::time::timeout(SETTLE, own(handle, &Labels::new())).await;
             }
             Err(stop)
         }
     }
+}
+
+/// Connect to a sandbox that runs, whoever started it.
+pub(crate) async fn connect(
+    value: Arc<BackendValue>,
+    name: String,
+    timeout_ms: f64,
+    cancel: Cancel,
+) -> Result<Sandbox, Stop> {
+    let timeout = milliseconds(timeout_ms);
+    let handle = cancel.guard(value.lookup(&name)).await?;
+    let sandbox = cancel.guard(handle.connect_with_timeout(timeout)).await?;
+    Ok(Sandbox { connected: true, ..Sandbox::adopt(value.engine(), sandbox) })
+}
+
+/// How often a sandbox may come and go between two looks before that is told.
+const TURNS: usize = 5;
+
+/// Connect to a sandbox that runs, start it when it has stopped, make it when there is none. Others may do the same at
+/// the same time: then all of them get the one that was made first.
+pub(crate) async fn connect_or_create(
+    value: Arc<BackendValue>,
+    options: SandboxOptions,
+    timeout_ms: f64,
+    cancel: Cancel,
+) -> Result<Sandbox, Stop> {
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    let mut turn = 0;
+    loop {
+        turn += 1;
+        let tried = match cancel.guard(value.lookup(&options.name)).await {
+            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => {
+                create(value.clone(), options.clone(), cancel.clone()).await
+            }
+            Err(stop) => Err(stop),
+            Ok(handle) if handle.status_snapshot() == SandboxStatus::Starting => {
+                // Somebody else starts it: look again.
+                if tokio::time::Instant::now() < deadline {
+                    turn -= 1;
+                    cancel.guard(pause()).await?;
+                    continue;
+                }
+                Err(Failure::sandbox_busy(&options.name, SETTLE).into())
+            }
+            Ok(handle) if can_start(handle.status_snapshot()) => {
+                check_runtime(&value.backend)?;
+                start_handle(&value, &handle, options.on_close, &cancel).await
+            }
+            Ok(_) => connect(value.clone(), options.name.clone(), timeout_ms, cancel.clone()).await,
+        };
+        match tried {
+            // Made, started, removed or stopped by another between the look and the deed.
+            Err(Stop::Failed(
+                Failure::SandboxAlreadyExists { .. }
+                | Failure::SandboxStillRunning { .. }
+                | Failure::SandboxNotFound { .. }
+                | Failure::SandboxReplaced { .. },
+            )) if turn < TURNS => cancel.guard(pause()).await?,
+            other => return other,
+        }
+    }
+}
+
+async fn pause() -> Result<(), Failure> {
+    tokio::time::sleep(POLL * 5).await;
+    Ok(())
+}
+
+fn can_start(status: SandboxStatus) -> bool {
+    matches!(status, SandboxStatus::Created | SandboxStatus::Stopped | SandboxStatus::Crashed)
+}
+
+/// Boot this sandbox and no other of its name. A boot that is dropped is waited for: its VM has gone by then.
+async fn boot(
+    backend: &Arc<dyn EngineBackend>,
+    handle: &SandboxHandle,
+    detached: bool,
+    cancel: &Cancel,
+) -> Result<EngineSandbox, Stop> {
+    let boot = async { if detached { handle.start_detached().await } else { handle.start().await } };
+    let booted = cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await;
+    if matches!(booted, Err(Stop::Cancelled)) {
+        until_ended(backend, handle.name()).await;
+    }
+    booted
+}
+
+/// Wait until a sandbox has ended. The engine looks ten times a second.
+pub(crate) async fn wait(handle: &SandboxHandle, cancel: &Cancel) -> Result<StopResult, Stop> {
+    let stopped = cancel.guard(handle.wait_until_stopped()).await?;
+    Ok(StopResult {
+        status: format!("{:?}", stopped.status),
+        exit_code: stopped.exit_code,
+        signal: stopped.signal,
+        observed_at: milliseconds_of(stopped.observed_at.timestamp_millis()),
+    })
+}
+
+/// Since 1970.
+#[allow(clippy::cast_precision_loss)] // exact for 285,000 years
+pub(crate) fn milliseconds_of(milliseconds: i64) -> f64 {
+    milliseconds as f64
+}
+
+#[cfg(unix)]
+fn exit_signal(exit: std::process::ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&exit)
+}
+
+/// A question to the guest's agent: one that is not answered, as by a paused guest, is a failure.
+async fn within_agent_time<T>(ask: impl Future<Output = MicrosandboxResult<T>>) -> Result<T, Failure> {
+    match tokio::time::timeout(AGENT_TIME, ask).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Failure::agent_timeout(AGENT_TIME)),
+    }
+}
+
+pub(crate) fn milliseconds(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::ZERO)
 }
 
 /// Wait until a start that was dropped has ended: its VM was killed, or is shutting down because its owner let go, and a
@@ -344,7 +587,7 @@ fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxResult<Sandbox
     if let Some(seconds) = options.idle_timeout_secs {
         builder = builder.idle_timeout(seconds.into());
     }
-    Ok(builder.label(CREATION_LABEL, creation).detached(options.detached))
+    Ok(builder.label(CREATION_LABEL, creation).detached(options.on_close == Ending::Detach))
 }
 
 fn pull_policy(name: &str) -> MicrosandboxResult<PullPolicy> {
@@ -374,17 +617,25 @@ struct Attempt {
     id: String,
     /// The sandbox's directory, when it was not there before: then it is ours to remove.
     fresh_directory: Option<PathBuf>,
+    /// The same for the case that this process is killed: gone with the attempt.
+    _intent: Option<Intent>,
 }
 
 impl Attempt {
-    fn new(backend: &Arc<dyn EngineBackend>, name: &str) -> Self {
+    fn new(backend: &Arc<dyn EngineBackend>, name: &str, session: &Session) -> Result<Self, Failure> {
         // A name with a separator is refused by the engine; it must not reach a path of ours.
         let fresh_directory = backend
             .as_local()
             .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
             .map(|local| local.sandboxes_dir().join(name))
             .filter(|directory| !directory.exists());
-        Self { backend: backend.clone(), name: name.to_owned(), id: Uuid::new_v4().to_string(), fresh_directory }
+        let id = Uuid::new_v4().to_string();
+        let intent = backend
+            .as_local()
+            .filter(|_| fresh_directory.is_some())
+            .map(|local| Intent::write(&local.config().home(), &id, name, session))
+            .transpose()?;
+        Ok(Self { backend: backend.clone(), name: name.to_owned(), id, fresh_directory, _intent: intent })
     }
 
     /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.
@@ -482,7 +733,7 @@ where
     A: Future<Output = MicrosandboxResult<()>>,
     K: Future<Output = MicrosandboxResult<()>>,
 {
-    let grace = Duration::try_from_secs_f64(options.grace_ms / 1000.0).unwrap_or(Duration::ZERO);
+    let grace = milliseconds(options.grace_ms);
     if !grace.is_zero() || !options.then_kill {
         match ask(grace).await {
             Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_)) => return Ok(()),

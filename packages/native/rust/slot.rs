@@ -35,6 +35,19 @@ impl<T: Send + Sync + 'static> Slot<T> {
         self.value.lock().clone().ok_or_else(|| Failure::handle_closed(self.kind))
     }
 
+    /// Put a new value in the place of `old`. When the handle was ended in the meantime, or has another value, the new one
+    /// is dropped, on the runtime.
+    pub(crate) fn replace(&self, old: &Arc<T>, new: T) -> Result<(), Failure> {
+        let mut value = self.value.lock();
+        match value.as_ref() {
+            Some(current) if Arc::ptr_eq(current, old) => {
+                *value = Some(Arc::new(new));
+                Ok(())
+            }
+            _ => Err(Failure::handle_closed(self.kind)),
+        }
+    }
+
     /// End the handle. Calls that are still running keep the value until they end.
     pub(crate) fn take(&self) -> Option<Arc<T>> {
         self.value.lock().take()

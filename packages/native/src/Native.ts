@@ -34,9 +34,11 @@ export type {
   LiveHandles,
   Outcome,
   Sandbox,
+  SandboxConfig,
   SandboxInfo,
   SandboxOptions,
-  StopOptions
+  StopOptions,
+  StopResult
 } from "./internal/binding.ts"
 
 /**

@@ -1,10 +1,12 @@
 /** A sandbox from the moment that the addon hands it over to the end of its scope. */
 import type { Native } from "@effect-microsandbox/native"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
+import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
@@ -30,6 +32,7 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
   const attributes = attributesOf(target)
   const runShell = exec.exec("Sandbox.shell", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
+  const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
   return {
     [TypeId]: TypeId,
     name: handle.name,
@@ -46,6 +49,15 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
       yield* call(target, "Sandbox.stop", (handle, token) => handle.stop(how, token))
     }),
     kill: operation(target, "Sandbox.kill", (handle, token) => handle.kill(token)),
+    drain: operation(target, "Sandbox.drain", (handle, token) => handle.drain(token)),
+    wait: Effect.map(operation(target, "Sandbox.wait", (handle, token) => handle.wait(token)), toStopResult),
+    restart: Effect.fn("Sandbox.restart", { attributes })(function*(options = {}) {
+      const how = toNativeStop(yield* decodeRestart(options))
+      yield* call(target, "Sandbox.restart", (handle, token) => handle.restart(how, token))
+    }),
+    ping: Effect.map(operation(target, "Sandbox.ping", (handle, token) => handle.ping(token)), Duration.millis),
+    touch: operation(target, "Sandbox.touch", (handle, token) => handle.touch(token)),
+    info: Effect.map(operation(target, "Sandbox.info", (handle, token) => handle.info(token)), toInfo),
     detach: Effect.tap(
       operation(target, "Sandbox.detach", (handle, token) => handle.detach(token)),
       () =>
@@ -70,16 +82,18 @@ const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void>
     Effect.withSpan("Sandbox.close", { attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose } })
   )
 
-/** Takes a sandbox from a call of the addon, and ends it with the scope. */
+/** Takes a sandbox from a call of the addon, and ends it with the scope as `onClose` says. */
 export const acquireSandbox = (
   native: Native.Native["Service"],
   subject: Subject,
-  onClose: OnClose,
+  onClose: OnClose | ((handle: Native.Sandbox) => OnClose),
   run: (token: Native.CancelToken) => Promise<Native.Outcome<Native.Sandbox>>
 ): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> => {
-  const ending: Ending = { onClose }
-  return native.acquire(run, (handle) => close(handle, ending)).pipe(
+  let ending: Ending | undefined
+  const endingOf = (handle: Native.Sandbox): Ending =>
+    ending ??= { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
+  return native.acquire(run, (handle) => close(handle, endingOf(handle))).pipe(
     mapFailure(subject),
-    Effect.map((handle) => makeSandbox(native, handle, ending))
+    Effect.map((handle) => makeSandbox(native, handle, endingOf(handle)))
   )
 }

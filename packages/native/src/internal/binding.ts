@@ -13,17 +13,32 @@ export declare class Backend {
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
   createSandbox(options: SandboxOptions, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
-  startSandbox(name: string, detached: boolean, token: CancelToken): Promise<Outcome<Sandbox>>
+  startSandbox(name: string, onClose: Ending, token: CancelToken): Promise<Outcome<Sandbox>>
+  /** Connect to a sandbox that runs. */
+  connectSandbox(name: string, timeoutMs: number, token: CancelToken): Promise<Outcome<Sandbox>>
+  /** Connect to a sandbox that runs, start one that has stopped, or make it. */
+  connectOrCreateSandbox(options: SandboxOptions, timeoutMs: number, token: CancelToken): Promise<Outcome<Sandbox>>
+  /** One page of the sandboxes, in the order in which they were made. */
+  listSandboxes(options: ListOptions, token: CancelToken): Promise<Outcome<SandboxPage>>
   /** Look a sandbox up by name. */
   getSandbox(name: string, token: CancelToken): Promise<Outcome<SandboxInfo>>
   /** Stop a sandbox by name: gracefully within the grace, then by force. */
   stopSandbox(name: string, options: StopOptions, token: CancelToken): Promise<Outcome<void>>
   /** Kill a sandbox by name, and wait until it is seen to be gone. */
   killSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
+  /** Ask a sandbox, by name, to end when its work is done. */
+  drainSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
+  /** Wait until a sandbox, by name, has ended. */
+  waitSandbox(name: string, token: CancelToken): Promise<Outcome<StopResult>>
   /** Remove a stopped sandbox by name: its row, its disk, its directory. */
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /**
+   * Remove what dead owners left in a local backend: their sandboxes, and the directories of creates that never got as
+   * far as a row.
+   */
+  sweep(token: CancelToken): Promise<Outcome<SweepReport>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -70,6 +85,8 @@ export declare class Exec {
 export declare class Sandbox {
   get name(): string
   get id(): string
+  /** It ran already when this handle was made: the call that made it has begun nothing. */
+  get connected(): boolean
   /** The shell that its scripts run in. */
   get shell(): string
   /** The state of the sandbox, looked up now. */
@@ -82,7 +99,19 @@ export declare class Sandbox {
   stop(options: StopOptions, token: CancelToken): Promise<Outcome<void>>
   /** Kill the VM and wait until it is seen to be gone. */
   kill(token: CancelToken): Promise<Outcome<void>>
-  /** Let the VM live on when this handle is given back. */
+  /** Ask the VM to end when its work is done, and do not wait. */
+  drain(token: CancelToken): Promise<Outcome<void>>
+  /** Wait until the VM has ended, whoever ends it. */
+  wait(token: CancelToken): Promise<Outcome<StopResult>>
+  /** Stop, and start again: the same sandbox, in a new VM, behind the same handle. */
+  restart(options: StopOptions, token: CancelToken): Promise<Outcome<void>>
+  /** The round trip to the guest's agent, in milliseconds. It does not count as activity. */
+  ping(token: CancelToken): Promise<Outcome<number>>
+  /** Count as activity, so that the idle timeout starts anew. Answers with the number of the activity. */
+  touch(token: CancelToken): Promise<Outcome<number>>
+  /** The sandbox as the backend's catalogue has it now. */
+  info(token: CancelToken): Promise<Outcome<SandboxInfo>>
+  /** Let the VM live on when this handle is given back, without an owner. */
   detach(token: CancelToken): Promise<Outcome<void>>
   /**
    * End the sandbox and give the handle back. Runs to its own deadlines, also while the engine is closing: this is
@@ -208,6 +237,16 @@ export type Failure =
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
+/** Which sandboxes to list. */
+export interface ListOptions {
+  /** Of those that have all of these. */
+  labels: Record<string, string>
+  /** 1 to 100. */
+  limit: number
+  /** Where the page before ended. */
+  cursor?: string
+}
+
 /** What is alive in an engine. All zero is the only good answer at its end. */
 export interface LiveHandles {
   backends: number
@@ -222,10 +261,62 @@ export interface LocalOptions {
   home?: string
 }
 
+export interface MountedVolume {
+  guest: string
+  kind: string
+  /** The host path, or the name of the volume. */
+  source?: string
+  readonly: boolean
+}
+
+export interface PublishedPort {
+  host: number
+  guest: number
+  protocol: string
+  bind: string
+}
+
+export interface ResourceLimit {
+  resource: string
+  soft: number
+  hard: number
+}
+
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
 export interface RuntimePair {
   msb: string
   libkrunfw: string
+}
+
+/** What a sandbox is made of, as the engine keeps it. Values of secrets are not part of it. */
+export interface SandboxConfig {
+  image: string
+  cpus: number
+  maxCpus: number
+  memoryMib: number
+  maxMemoryMib: number
+  env: Record<string, string>
+  labels: Record<string, string>
+  workdir?: string
+  shell?: string
+  user?: string
+  hostname?: string
+  entrypoint?: Array<string>
+  cmd?: Array<string>
+  /** By name. */
+  scripts: Record<string, string>
+  ports: Array<PublishedPort>
+  mounts: Array<MountedVolume>
+  rlimits: Array<ResourceLimit>
+  pullPolicy: string
+  security: string
+  logLevel?: string
+  network: boolean
+  /** None: no samples are taken. */
+  metricsIntervalMs?: number
+  ephemeral: boolean
+  maxDurationSecs?: number
+  idleTimeoutSecs?: number
 }
 
 /** A sandbox as the backend's catalogue has it. */
@@ -236,7 +327,12 @@ export interface SandboxInfo {
   labels: Record<string, string>
   /** Milliseconds since 1970. */
   createdAt?: number
+  updatedAt?: number
   lastFailure?: string
+  /** What the next start takes. */
+  config?: SandboxConfig
+  /** What the VM that runs was started with. */
+  activeConfig?: SandboxConfig
 }
 
 /** What a sandbox is made of. */
@@ -256,14 +352,43 @@ export interface SandboxOptions {
   logLevel?: 'error' | 'warn' | 'info' | 'debug' | 'trace'
   maxDurationSecs?: number
   idleTimeoutSecs?: number
-  /** Survives this process. */
-  detached: boolean
+  onClose: Ending
+}
+
+/** One page of a list. */
+export interface SandboxPage {
+  sandboxes: Array<SandboxInfo>
+  /** Where to go on; none on the last page. */
+  cursor?: string
 }
 
 /** How to stop: ask, wait for `grace_ms`, then kill if allowed. */
 export interface StopOptions {
   graceMs: number
   thenKill: boolean
+}
+
+/** How a sandbox was seen to end. */
+export interface StopResult {
+  status: string
+  /** Of the VM process, when this process is its parent. */
+  exitCode?: number
+  signal?: number
+  /** Milliseconds since 1970. */
+  observedAt: number
+}
+
+export interface SweepFailure {
+  sandbox: string
+  message: string
+}
+
+/** What a sweep did. */
+export interface SweepReport {
+  /** Sandboxes whose owner had gone: ended and removed. */
+  removed: Array<string>
+  /** Those that could not be removed within the time. */
+  failed: Array<SweepFailure>
 }
 
 /**
