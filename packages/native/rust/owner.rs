@@ -150,7 +150,7 @@ pub(crate) async fn own(handle: &SandboxHandle, owner: &Labels) -> MicrosandboxR
         change = Some(change.unwrap_or_else(|| handle.modify().next_start()).label(key, value));
     }
     if let Some(change) = change {
-        change.apply().await?;
+        Box::pin(change.apply()).await?;
     }
     Ok(())
 }
