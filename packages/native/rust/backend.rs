@@ -12,8 +12,9 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
+use crate::options::SandboxOptions;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{CREATION_LABEL, Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
+use crate::sandbox::{CREATION_LABEL, Sandbox, StopOptions, create, kill, start, stop};
 use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.

@@ -12,6 +12,7 @@ mod engine;
 mod exec;
 mod failure;
 mod home;
+mod options;
 mod outcome;
 mod runtime;
 mod sandbox;
