@@ -9,7 +9,6 @@
  * @since 0.1.0
  */
 import type { Native } from "@effect-microsandbox/native"
-import type * as ByteSize from "effect/ByteSize"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -22,10 +21,12 @@ import { Backend } from "./Backend.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
 import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
-import { defined, Memory, Span, Text, toMebibytes, toMillis, toSeconds, Variables } from "./internal/inputs.ts"
+import { defined, Name, OnClose as OnCloseSchema, Span, toMillis } from "./internal/inputs.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
+import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
+import * as SandboxOptions from "./SandboxOptions.ts"
 
 export {
   /**
@@ -74,14 +75,13 @@ export type {
 } from "./internal/sweep.ts"
 
 /**
- * What becomes of a sandbox when its scope closes: `"destroy"` stops and removes it, `"stop"` keeps its disk and name,
- * `"detach"` lets it run on, after this process too.
+ * What becomes of a sandbox when its scope closes.
  *
  * @stability unstable
  * @category options
  * @since 0.1.0
  */
-export type OnClose = "destroy" | "stop" | "detach"
+export type OnClose = SandboxOptions.OnClose
 
 /**
  * What a sandbox is made of.
@@ -90,67 +90,7 @@ export type OnClose = "destroy" | "stop" | "detach"
  * @category options
  * @since 0.1.0
  */
-export interface Options {
-  /**
-   * Up to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit. It must be free in the
-   * backend. Default: a new one for each sandbox.
-   */
-  readonly name?: string | undefined
-  /** An image reference such as `alpine:3.22`, or the path of a root directory or disk (`/…`, `./…` or `../…`). */
-  readonly image: string
-  /** Virtual CPUs, 1 to 255. Default: the backend's, 1. */
-  readonly cpus?: number | undefined
-  /** Memory in whole mebibytes. Default: the backend's, 512 MiB. */
-  readonly memory?: ByteSize.Input | undefined
-  /** Variables for every program in it. */
-  readonly env?: Readonly<Record<string, string>> | undefined
-  /** Labels to find it by. */
-  readonly labels?: Readonly<Record<string, string>> | undefined
-  /** Working directory of programs that name none. Default: the image's. */
-  readonly workdir?: string | undefined
-  /** The shell of `sandbox.shell`. Default: the backend's, `/bin/sh`. */
-  readonly shell?: string | undefined
-  /** User of programs that name none. Default: the image's. */
-  readonly user?: string | undefined
-  /** Default: made from the name. */
-  readonly hostname?: string | undefined
-  /** When to ask the registry. Default: `"if-missing"`. */
-  readonly pullPolicy?: "always" | "if-missing" | "never" | undefined
-  /** How much the VM process writes to `logs/runtime.log` in the sandbox's directory. Default: nothing. */
-  readonly logLevel?: "error" | "warn" | "info" | "debug" | "trace" | undefined
-  /** Stop the sandbox when it has run for so long, in whole seconds, rounded up. Default: never. */
-  readonly maxDuration?: Duration.Input | undefined
-  /** Stop the sandbox when nothing has happened in it for so long, in whole seconds, rounded up. Default: never. */
-  readonly idleTimeout?: Duration.Input | undefined
-  /** What becomes of it when its scope closes. Default: `"destroy"`. */
-  readonly onClose?: OnClose | undefined
-}
-
-const Name = Schema.String.check(
-  Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/, {
-    expected: "1 to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit"
-  })
-)
-
-const OnClose = Schema.Literals(["destroy", "stop", "detach"])
-
-const Options = Schema.Struct({
-  name: Schema.optional(Name),
-  image: Text.check(Schema.isMinLength(1)),
-  cpus: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))),
-  memory: Schema.optional(Memory),
-  env: Schema.optional(Variables),
-  labels: Schema.optional(Schema.Record(Schema.String, Schema.String)),
-  workdir: Schema.optional(Text),
-  shell: Schema.optional(Text),
-  user: Schema.optional(Text),
-  hostname: Schema.optional(Text),
-  pullPolicy: Schema.optional(Schema.Literals(["always", "if-missing", "never"])),
-  logLevel: Schema.optional(Schema.Literals(["error", "warn", "info", "debug", "trace"])),
-  maxDuration: Schema.optional(Span),
-  idleTimeout: Schema.optional(Span),
-  onClose: Schema.optional(OnClose)
-})
+export type Options = SandboxOptions.Options
 
 /**
  * How to stop a sandbox.
@@ -178,7 +118,7 @@ export interface StartOptions {
   readonly onClose?: OnClose | undefined
 }
 
-const StartOptions = Schema.Struct({ name: Name, onClose: Schema.optional(OnClose) })
+const StartOptions = Schema.Struct({ name: Name, onClose: Schema.optional(OnCloseSchema) })
 
 /**
  * Options of {@link connect}.
@@ -197,7 +137,7 @@ export interface ConnectOptions {
 const ConnectOptions = Schema.Struct({
   name: Name,
   timeout: Schema.optional(Span),
-  onClose: Schema.optional(OnClose)
+  onClose: Schema.optional(OnCloseSchema)
 })
 
 const NameOptions = Schema.Struct({ name: Name })
@@ -273,7 +213,7 @@ export interface Sandbox {
 export const Sandbox: Context.Service<Sandbox, Sandbox> = Context.Service("@effect-microsandbox/core/Sandbox")
 
 const makeSubject: Subject = { operation: "Sandbox.make" }
-const decodeMake = decodeOptions(Options, makeSubject)
+const decodeMake = decodeOptions(SandboxOptions.Options, makeSubject)
 
 /**
  * Boots a sandbox and ends it with the scope.
@@ -308,7 +248,7 @@ export const make = Effect.fn("Sandbox.make")(function*(
   options: Options
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(options)
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": rest.image })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": imageText(rest.image) })
   const { handle: backend, native } = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose })
   return yield* acquireSandbox(
@@ -320,19 +260,6 @@ export const make = Effect.fn("Sandbox.make")(function*(
 })
 
 const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
-
-const toNativeOptions = (
-  { idleTimeout, maxDuration, memory, ...rest }: Options & {
-    readonly name: string
-    readonly onClose: OnClose
-  }
-): Native.SandboxOptions =>
-  defined({
-    ...rest,
-    memoryMib: memory === undefined ? undefined : toMebibytes(memory),
-    maxDurationSecs: toSeconds(maxDuration),
-    idleTimeoutSecs: toSeconds(idleTimeout)
-  })
 
 const startSubject: Subject = { operation: "Sandbox.start" }
 const decodeStart = decodeOptions(StartOptions, startSubject)
@@ -397,7 +324,7 @@ export const connect = Effect.fn("Sandbox.connect")(function*(
 })
 
 const connectOrCreateSubject: Subject = { operation: "Sandbox.connectOrCreate" }
-const decodeConnectOrCreate = decodeOptions(Options, connectOrCreateSubject)
+const decodeConnectOrCreate = decodeOptions(SandboxOptions.Options, connectOrCreateSubject)
 
 /**
  * Connects to the sandbox of a name when it runs, starts it when it has stopped, and makes it when there is none: for a
@@ -423,7 +350,7 @@ export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
       reason: new InvalidConfig({ message: "name: which sandbox to connect to", field: "name" })
     })
   }
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": rest.image })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": imageText(rest.image) })
   const { handle: backend, native } = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose: onClose ?? "stop" })
   return yield* acquireSandbox(

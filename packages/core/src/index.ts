@@ -36,3 +36,11 @@ export * as MicrosandboxError from "./MicrosandboxError.ts"
  * @since 0.1.0
  */
 export * as Sandbox from "./Sandbox.ts"
+
+/**
+ * What a sandbox is made of: every option of `Sandbox.make`, as plain data with one schema.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as SandboxOptions from "./SandboxOptions.ts"

@@ -13,11 +13,12 @@ use crate::config::SandboxConfig;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
+use crate::options::SandboxOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, visible};
 use crate::sandbox::{
-    Ending, Sandbox, SandboxOptions, StopOptions, StopResult, connect, connect_or_create, create, kill,
-    milliseconds_of, start, stop, wait,
+    Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, kill, milliseconds_of, start, stop,
+    wait,
 };
 use crate::slot::{InEngine, Slot};
 
@@ -128,7 +129,7 @@ impl Backend {
     /// Boot a sandbox. When this fails or is cancelled, the name is free again before it answers.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
     pub async fn create_sandbox(&self, options: SandboxOptions, token: &CancelToken) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| create(value, options, cancel))).await)
+        Ok(Box::pin(self.slot.run(token, |value, cancel| async move { create(value, &options, cancel).await })).await)
     }
 
     /// Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox.

@@ -13,6 +13,7 @@ mod engine;
 mod exec;
 mod failure;
 mod home;
+mod options;
 mod outcome;
 mod owner;
 mod runtime;

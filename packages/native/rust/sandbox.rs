@@ -1,15 +1,14 @@
 //! A sandbox: boot, stop, remove, and the promise that a boot which fails leaves nothing.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxHandle, SandboxStatus};
+use microsandbox::sandbox::{Sandbox as EngineSandbox, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
-use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult};
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 use uuid::Uuid;
@@ -19,6 +18,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
+use crate::options::{SandboxOptions, build};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session, own};
 use crate::slot::{InEngine, Slot};
@@ -37,30 +37,6 @@ const COLLECT: Duration = Duration::from_secs(1);
 
 /// Between two looks.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-
-/// What a sandbox is made of.
-#[napi(object, object_to_js = false)]
-#[derive(Clone)]
-pub struct SandboxOptions {
-    pub name: String,
-    /// An image reference, or the path of a root directory or disk (`/…`, `./…`, `../…`).
-    pub image: String,
-    pub cpus: Option<u8>,
-    pub memory_mib: Option<u32>,
-    pub env: Option<BTreeMap<String, String>>,
-    pub labels: Option<BTreeMap<String, String>>,
-    pub workdir: Option<String>,
-    pub shell: Option<String>,
-    pub user: Option<String>,
-    pub hostname: Option<String>,
-    #[napi(ts_type = "'always' | 'if-missing' | 'never'")]
-    pub pull_policy: Option<String>,
-    #[napi(ts_type = "'error' | 'warn' | 'info' | 'debug' | 'trace'")]
-    pub log_level: Option<String>,
-    pub max_duration_secs: Option<u32>,
-    pub idle_timeout_secs: Option<u32>,
-    pub on_close: Ending,
-}
 
 /// How to stop: ask, wait for `grace_ms`, then kill if allowed.
 #[napi(object, object_to_js = false)]
@@ -82,8 +58,9 @@ pub struct StopResult {
 
 /// What becomes of a sandbox when its handle is given back.
 #[napi(string_enum = "lowercase")]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
+    #[default]
     Destroy,
     Stop,
     Detach,
@@ -333,25 +310,29 @@ impl SandboxValue {
 }
 
 /// Boot a sandbox, or leave no trace of the attempt.
-pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
+pub(crate) async fn create(
+    value: Arc<BackendValue>,
+    options: &SandboxOptions,
+    cancel: Cancel,
+) -> Result<Sandbox, Stop> {
     let backend = &value.backend;
-    if let Some(root) = local_root(&options.image)
+    if let Some(root) = options.image.local_path()
         && !root.exists()
     {
-        return Err(Failure::rootfs_not_found(&options.image).into());
+        return Err(Failure::rootfs_not_found(options.image.text()).into());
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
     let owner = value.owner(options.on_close);
     let boot = async {
-        let builder = build(&options, &attempt.id)?.labels(owner);
+        let builder = build(options, &attempt.id)?.labels(owner);
         if options.on_close == Ending::Detach { builder.create_detached().await } else { builder.create().await }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
     let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(Stop::Failed(Failure::ImageNotFound { message, .. })) => {
-            Stop::Failed(Failure::ImageNotFound { message, reference: options.image.clone() })
+            Stop::Failed(Failure::ImageNotFound { message, reference: options.image.text().to_owned() })
         }
         Err(stop) => stop,
     };
@@ -423,9 +404,7 @@ pub(crate) async fn connect_or_create(
     loop {
         turn += 1;
         let tried = match cancel.guard(value.lookup(&options.name)).await {
-            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => {
-                create(value.clone(), options.clone(), cancel.clone()).await
-            }
+            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => create(value.clone(), &options, cancel.clone()).await,
             Err(stop) => Err(stop),
             Ok(handle) if handle.status_snapshot() == SandboxStatus::Starting => {
                 // Somebody else starts it: look again.
@@ -540,73 +519,6 @@ fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
             &other.map_or_else(|| "unknown".to_owned(), |version| version.to_string()),
             Some(pair.msb_path.display().to_string()),
         )),
-    }
-}
-
-/// The engine's own rule for telling a path from an image reference.
-fn local_root(image: &str) -> Option<&Path> {
-    ["/", "./", "../"].iter().any(|prefix| image.starts_with(prefix)).then(|| Path::new(image))
-}
-
-/// Must run inside the backend's scope: a builder takes its defaults from it.
-fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxResult<SandboxBuilder> {
-    let mut builder = EngineSandbox::builder(&options.name).image(options.image.as_str());
-    if let Some(cpus) = options.cpus {
-        builder = builder.cpus(cpus);
-    }
-    if let Some(memory) = options.memory_mib {
-        builder = builder.memory(memory);
-    }
-    if let Some(env) = &options.env {
-        builder = builder.envs(env.clone());
-    }
-    if let Some(labels) = &options.labels {
-        builder = builder.labels(labels.clone());
-    }
-    if let Some(workdir) = &options.workdir {
-        builder = builder.workdir(workdir);
-    }
-    if let Some(shell) = &options.shell {
-        builder = builder.shell(shell);
-    }
-    if let Some(user) = &options.user {
-        builder = builder.user(user);
-    }
-    if let Some(hostname) = &options.hostname {
-        builder = builder.hostname(hostname);
-    }
-    if let Some(policy) = &options.pull_policy {
-        builder = builder.pull_policy(pull_policy(policy)?);
-    }
-    if let Some(level) = &options.log_level {
-        builder = builder.log_level(log_level(level)?);
-    }
-    if let Some(seconds) = options.max_duration_secs {
-        builder = builder.max_duration(seconds.into());
-    }
-    if let Some(seconds) = options.idle_timeout_secs {
-        builder = builder.idle_timeout(seconds.into());
-    }
-    Ok(builder.label(CREATION_LABEL, creation).detached(options.on_close == Ending::Detach))
-}
-
-fn pull_policy(name: &str) -> MicrosandboxResult<PullPolicy> {
-    match name {
-        "always" => Ok(PullPolicy::Always),
-        "if-missing" => Ok(PullPolicy::IfMissing),
-        "never" => Ok(PullPolicy::Never),
-        _ => Err(MicrosandboxError::InvalidConfig(format!("pull policy {name:?}"))),
-    }
-}
-
-fn log_level(name: &str) -> MicrosandboxResult<LogLevel> {
-    match name {
-        "error" => Ok(LogLevel::Error),
-        "warn" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        _ => Err(MicrosandboxError::InvalidConfig(format!("log level {name:?}"))),
     }
 }
 
@@ -774,16 +686,6 @@ async fn remove(sandbox: &EngineSandbox) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_told_from_references_as_the_engine_does() {
-        for path in ["/srv/root", "./root", "../root"] {
-            assert!(local_root(path).is_some(), "{path}");
-        }
-        for reference in ["alpine", "alpine:3.20", "127.0.0.1:5000/a/b@sha256:0", ".hidden", "a/./b", ""] {
-            assert!(local_root(reference).is_none(), "{reference}");
-        }
-    }
 
     /// What was done to a sandbox that answers `asked` when it is asked to stop.
     fn done(grace_ms: f64, then_kill: bool, asked: MicrosandboxResult<()>) -> (Vec<&'static str>, bool) {

@@ -32,6 +32,7 @@ export type {
   ExecEvent,
   ExecOptions,
   LiveHandles,
+  MountOptions,
   Outcome,
   Sandbox,
   SandboxConfig,

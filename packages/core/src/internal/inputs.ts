@@ -15,6 +15,15 @@ export const Memory = Schema.declare((input: unknown): input is ByteSize.Input =
   return Option.isSome(size) && size.value >= mebibyte && size.value % mebibyte === 0n && size.value / mebibyte <= most
 }, { expected: "a whole number of mebibytes, at least 1 MiB, such as \"512 MiB\"" })
 
+/** The smallest ext4 that the engine makes: its journal alone is 64 MiB. A Rust test holds it against the engine. */
+const smallestDisk = 68n * mebibyte
+
+export const isDiskSize = (size: ByteSize.Input): boolean => ByteSize.fromInputUnsafe(size) >= smallestDisk
+
+export const tooSmall = "must be 68 MiB or more"
+
+export const DiskSize = Memory.check(Schema.makeFilter((size) => isDiskSize(size) || tooSmall))
+
 export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input) / mebibyte)
 
 /** A length of time that is not negative. */
@@ -24,6 +33,11 @@ export const Span = Schema.declare((input: unknown): input is Duration.Input => 
   const duration = Duration.fromInput(input as Duration.Input)
   return Option.isSome(duration) && Duration.toMillis(duration.value) >= 0
 }, { expected: "a duration that is not negative, such as \"5 seconds\"" })
+
+/** A length of time that is more than nothing. */
+export const Lifetime = Span.check(
+  Schema.makeFilter((input) => Duration.toMillis(Duration.fromInputUnsafe(input)) > 0 || "must be more than zero")
+)
 
 /** For a timer, which can hold a little under 25 days. */
 export const toMillis = (input: Duration.Input): number =>
@@ -44,6 +58,21 @@ export const Variables = Schema.Record(
 
 /** A guest path, a user, an argument: any text that the kernel can take. */
 export const Text = Schema.String.check(Schema.isPattern(/^[^\0]*$/, { expected: "text without NUL" }))
+
+/** The name of a sandbox, by the engine's rule. */
+export const Name = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/, {
+    expected: "1 to 128 letters, digits, dots, hyphens and underscores, the first a letter or digit"
+  })
+)
+
+/** What becomes of a sandbox when its scope closes. */
+export const OnClose = Schema.Literals(["destroy", "stop", "detach"])
+
+/** A path of the host that the engine can write into its list of mounts. */
+export const HostPath = Schema.String.check(
+  Schema.isPattern(/^[^\0,;:]+$/, { expected: "a path without , ; : and NUL" })
+)
 
 /** An option that was not given is absent at the border, not `undefined`. */
 export const defined = <T extends object>(

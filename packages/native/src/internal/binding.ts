@@ -120,6 +120,12 @@ export declare class Sandbox {
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
 }
 
+/** Who asks a registry. Not `Debug`: it holds a password. */
+export interface AuthOptions {
+  username: string
+  password: string
+}
+
 /** What becomes of a sandbox when its handle is given back. */
 export type Ending = 'destroy' | 'stop' | 'detach'
 
@@ -237,6 +243,30 @@ export type Failure =
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
+/** Where the root file system comes from. */
+export type ImageOptions =
+  | { _tag: 'Text'; text: string }
+  | { _tag: 'Oci'; reference: string }
+  | { _tag: 'Directory'; path: string; followRootSymlinks: boolean }
+  | { _tag: 'Disk'; path: string; format: 'raw' | 'qcow2' | 'vmdk'; fstype?: string }
+
+/** The guest's first process. */
+export interface InitOptions {
+  command: string
+  args: Array<string>
+  env: Record<string, string>
+}
+
+/** What the guest's network interface has instead of what the engine picks. */
+export interface InterfaceOptions {
+  mac?: Array<number>
+  mtu?: number
+  ipv4?: string
+  ipv4Pool?: string
+  ipv6?: string
+  ipv6Pool?: string
+}
+
 /** Which sandboxes to list. */
 export interface ListOptions {
   /** Of those that have all of these. */
@@ -269,6 +299,43 @@ export interface MountedVolume {
   readonly: boolean
 }
 
+/** Something at a path of the guest. */
+export interface MountOptions {
+  guest: string
+  source: MountSource
+  readonly?: boolean
+  noexec?: boolean
+  nosuid?: boolean
+  nodev?: boolean
+  statVirtualization?: 'strict' | 'relaxed' | 'off'
+  hostPermissions?: 'private' | 'mirror'
+  followRootSymlinks?: boolean
+  owner?: OwnerOptions
+}
+
+/** What is mounted. */
+export type MountSource =
+  | { _tag: 'Bind'; path: string; quotaMib?: number }
+  | { _tag: 'Owned'; sizeMib?: number; quotaMib?: number }
+  | { _tag: 'Named'; name: string; mode: 'existing' | 'create' | 'ensure-exists'; sizeMib?: number; quotaMib?: number; labels: Record<string, string> }
+  | { _tag: 'Tmpfs'; sizeMib?: number }
+  | { _tag: 'Disk'; path: string; format?: 'raw' | 'qcow2' | 'vmdk'; fstype?: string }
+
+/** The guest's owner of files that the host made. */
+export interface OwnerOptions {
+  uid: number
+  gid: number
+}
+
+/** A port of the host that leads to one of the guest. */
+export interface PortOptions {
+  /** An address of the host. */
+  bind: string
+  host: number
+  guest: number
+  udp: boolean
+}
+
 export interface PublishedPort {
   host: number
   guest: number
@@ -276,11 +343,37 @@ export interface PublishedPort {
   bind: string
 }
 
+/** How to talk to a registry. Not `Debug`: it holds a password. */
+export interface RegistryOptions {
+  auth?: AuthOptions
+  insecure: boolean
+  caCerts?: Buffer
+}
+
+/** How the sandbox that has the name is ended first. */
+export interface ReplaceOptions {
+  timeoutMs?: number
+}
+
 export interface ResourceLimit {
   resource: string
   soft: number
   hard: number
 }
+
+/** A limit of every process in the guest; infinity is none. */
+export interface RlimitOptions {
+  resource: string
+  soft: number
+  hard: number
+}
+
+/** The writable layer over an image. */
+export type RootDiskOptions =
+  | { _tag: 'Managed'; sizeMib?: number }
+  | { _tag: 'Tmpfs'; sizeMib?: number }
+  | { _tag: 'Flat'; sizeMib?: number; cloneStrategy?: 'auto' | 'copy' | 'reflink'; fstype?: string }
+  | { _tag: 'Disk'; path: string; format: 'raw' | 'qcow2'; fstype?: string }
 
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
 export interface RuntimePair {
@@ -338,20 +431,43 @@ export interface SandboxInfo {
 /** What a sandbox is made of. */
 export interface SandboxOptions {
   name: string
-  /** An image reference, or the path of a root directory or disk (`/…`, `./…`, `../…`). */
-  image: string
+  image: ImageOptions
+  rootDisk?: RootDiskOptions
   cpus?: number
+  maxCpus?: number
   memoryMib?: number
+  maxMemoryMib?: number
+  cpuPlacement?: 'inherit' | 'auto' | 'spread' | 'compact'
+  placementProfile?: string
+  transparentHugePages?: 'always' | 'madvise' | 'never'
   env?: Record<string, string>
   labels?: Record<string, string>
   workdir?: string
   shell?: string
   user?: string
   hostname?: string
+  scripts?: Record<string, string>
+  entrypoint?: Array<string>
+  cmd?: Array<string>
+  init?: InitOptions
+  ports?: Array<PortOptions>
+  mounts?: Array<MountOptions>
+  vsock?: Array<VsockOptions>
+  rlimits?: Array<RlimitOptions>
   pullPolicy?: 'always' | 'if-missing' | 'never'
-  logLevel?: 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  registry?: RegistryOptions
+  logLevel?: 'quiet' | 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  /** Zero switches sampling off. */
+  metricsIntervalMs?: number
+  security?: 'default' | 'restricted'
+  deploymentProfile?: 'single-tenant' | 'multi-tenant'
   maxDurationSecs?: number
   idleTimeoutSecs?: number
+  ephemeral?: boolean
+  replace?: ReplaceOptions
+  /** Has no network device at all. */
+  withoutNetwork?: boolean
+  networkInterface?: InterfaceOptions
   onClose: Ending
 }
 
@@ -407,4 +523,11 @@ export interface Versions {
   addon: string
   /** The one `msb` version that this addon launches. */
   runtime: string
+}
+
+/** A socket of the host that the guest reaches by a vsock port. */
+export interface VsockOptions {
+  path: string
+  port: number
+  datagram: boolean
 }
