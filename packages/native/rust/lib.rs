@@ -12,6 +12,8 @@ mod engine;
 mod exec;
 mod failure;
 mod home;
+mod logs;
+mod metrics;
 mod outcome;
 mod runtime;
 mod sandbox;

@@ -24,6 +24,16 @@ export declare class Backend {
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /** All log entries of a sandbox, by name, in the order of their time. */
+  sandboxLogs(name: string, options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Stream the log entries of a sandbox, by name. */
+  sandboxLogStream(name: string, options: LogStreamOptions, token: CancelToken): Promise<Outcome<LogStream>>
+  /** Why a sandbox could not start the last time that it could not, if that was recorded. */
+  bootError(name: string, token: CancelToken): Promise<Outcome<BootFailure | null>>
+  /** The newest sample of a sandbox, by name. Waits for the first one, at most until the deadline. */
+  sandboxMetrics(name: string, deadlineMs: number, token: CancelToken): Promise<Outcome<MetricsReading>>
+  /** The newest samples of all running sandboxes that have been sampled. */
+  allMetrics(token: CancelToken): Promise<Outcome<Array<NamedSample>>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -66,8 +76,22 @@ export declare class Exec {
   close(): Promise<ExecClosed>
 }
 
+/** The logs of a sandbox, as they are read. */
+export declare class LogStream {
+  /** The next entries: waits for one, then takes what else is there, up to about `max_bytes`. An empty list is the end. */
+  read(maxBytes: number, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Give the handle back. */
+  close(): Promise<void>
+}
+
 /** A running sandbox. */
 export declare class Sandbox {
+  /** All log entries that are there, in the order of their time. */
+  logs(options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Stream the log entries. */
+  logStream(options: LogStreamOptions, token: CancelToken): Promise<Outcome<LogStream>>
+  /** The newest sample of this sandbox. Waits for the first one, at most until the deadline. */
+  metrics(deadlineMs: number, token: CancelToken): Promise<Outcome<MetricsReading>>
   get name(): string
   get id(): string
   /** The shell that its scripts run in. */
@@ -89,6 +113,15 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+}
+
+/** Why a sandbox could not start, as its runtime recorded it. */
+export interface BootFailure {
+  /** Milliseconds since 1970. */
+  timestamp?: number
+  stage: string
+  errno?: number
+  message: string
 }
 
 /** What becomes of a sandbox when its handle is given back. */
@@ -213,6 +246,7 @@ export interface LiveHandles {
   backends: number
   sandboxes: number
   execs: number
+  logs: number
   calls: number
 }
 
@@ -220,6 +254,72 @@ export interface LiveHandles {
 export interface LocalOptions {
   /** Its directory; the engine's own rule (`MSB_HOME`, then `~/.microsandbox`) when absent. */
   home?: string
+}
+
+/** One entry of a sandbox's logs. */
+export interface LogEntry {
+  /** When the host got it, in milliseconds since 1970. */
+  timestamp: number
+  source: 'stdout' | 'stderr' | 'output' | 'system'
+  sessionId?: number
+  text: string
+  cursor: string
+}
+
+/** Which entries of a sandbox's logs to read. */
+export interface LogOptions {
+  sources?: Array<'stdout' | 'stderr' | 'output' | 'system'>
+  /** Milliseconds since 1970, inclusive. */
+  sinceMs?: number
+  /** Milliseconds since 1970, exclusive. */
+  untilMs?: number
+  /** The last so many of what the others leave. */
+  tail?: number
+}
+
+/** Which entries of a sandbox's logs to stream. */
+export interface LogStreamOptions {
+  sources?: Array<'stdout' | 'stderr' | 'output' | 'system'>
+  /** Milliseconds since 1970, inclusive. */
+  sinceMs?: number
+  /** After the entry that this is the cursor of. */
+  cursor?: string
+  /** Milliseconds since 1970, exclusive. */
+  untilMs?: number
+  /** Go on with what is written, until the sandbox stops. */
+  follow?: boolean
+}
+
+/** What came of asking a sandbox for a sample. */
+export type MetricsReading =
+  | { _tag: 'Running'; sample: MetricsSample }
+  | { _tag: 'Ended' }
+
+/** One sample. Sizes in bytes; 64-bit counters cross as `bigint`, since a number would round them in the end. */
+export interface MetricsSample {
+  /** When the sandbox was sampled, in milliseconds since 1970. */
+  sampledAt: number
+  uptimeMs: number
+  /** 100 is one processor's whole time. */
+  cpuPercent: number
+  vcpuTimeNs: bigint
+  memory: bigint
+  memoryAvailable?: bigint
+  memoryHostResident?: bigint
+  memoryLimit: bigint
+  diskRead: bigint
+  diskWritten: bigint
+  networkReceived: bigint
+  networkSent: bigint
+  upperUsed?: bigint
+  upperFree?: bigint
+  upperHostAllocated?: bigint
+}
+
+/** A sample of one of several sandboxes. */
+export interface NamedSample {
+  name: string
+  sample: MetricsSample
 }
 
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
