@@ -19,7 +19,7 @@ layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("interrupt
         yield* Effect.sleep(delay)
         yield* Fiber.interrupt(fiber)
         assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
+        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
       }
     }).pipe(seeded))
 })

@@ -22,9 +22,13 @@ import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.t
 import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import { defined, Name, OnClose as OnCloseSchema, Span, toMillis } from "./internal/inputs.ts"
+import { entries, LogOptions, LogStreamOptions, toEntries, toNativeOptions as toNativeLogOptions } from "./internal/logs.ts"
+import { defaultDeadline, sampleOf } from "./internal/metrics.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
 import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
+import type * as Logs from "./Logs.ts"
+import type * as Metrics from "./Metrics.ts"
 import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
 
@@ -172,6 +176,26 @@ export interface Sandbox {
     args?: ReadonlyArray<string>,
     options?: SpawnOptions
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /**
+   * What it uses: its newest sample. Right after a boot it waits for the first one, at most 10 seconds, and fails with
+   * `MetricsNotReady` then. Fails with `MetricsDisabled`, and with `SandboxNotRunning` when the sandbox has stopped.
+   */
+  readonly metrics: Effect.Effect<Metrics.Sample, MicrosandboxError>
+  /**
+   * A sample at once, and then one for each interval (default: 1 second, which is how often a sandbox samples itself), until
+   * the sandbox stops. A sample is taken when it is asked for: a slow reader gets no burst of what it missed.
+   */
+  readonly metricsStream: (interval?: Duration.Input) => Stream.Stream<Metrics.Sample, MicrosandboxError>
+  /** What its programs have written, in the order of time; `sources` says what else. All of it is held in memory. */
+  readonly logs: (options?: Logs.Options) => Effect.Effect<ReadonlyArray<Logs.Entry>, MicrosandboxError>
+  /**
+   * The same as a stream, which can be resumed at an entry's `cursor`. With `follow` it goes on until the sandbox stops, and
+   * has what was written until then. The entries of one source come in their order.
+   *
+   * Fails with `InvalidCursor`, and with `MissedRotation` when a reader is so slow that what it had to read next was
+   * rotated away (40 MiB later). Each stream that follows takes one inotify instance, of which a user has 128 by default.
+   */
+  readonly logStream: (options?: Logs.StreamOptions) => Stream.Stream<Logs.Entry, MicrosandboxError>
   /** The state, looked up now. */
   readonly status: Effect.Effect<Status, MicrosandboxError>
   /**
@@ -540,6 +564,86 @@ export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Back
   "Sandbox.kill",
   (backend, name, token) => backend.killSandbox(name, token)
 )
+
+const metricsSubject: Subject = { operation: "Sandbox.metrics" }
+const decodeMetrics = decodeOptions(
+  Schema.Struct({ name: Name, deadline: Schema.optional(Span) }),
+  metricsSubject
+)
+
+/**
+ * What a sandbox uses, by name: as `metrics` of a sandbox, with a deadline that can be chosen. Fails with `SandboxNotFound`,
+ * `SandboxNotRunning`, `MetricsDisabled` or `MetricsNotReady`.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const metrics = Effect.fn("Sandbox.metrics")(function*(
+  name: string,
+  options: Metrics.SampleOptions = {}
+): Effect.fn.Return<Metrics.Sample, MicrosandboxError, Backend> {
+  const { deadline = defaultDeadline } = yield* decodeMetrics({ ...options, name })
+  const subject = { ...metricsSubject, sandbox: name }
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  const { handle, native } = yield* Backend
+  const reading = yield* native.call((token) => handle.sandboxMetrics(name, toMillis(deadline), token)).pipe(
+    mapFailure(subject)
+  )
+  return yield* sampleOf(subject, reading)
+})
+
+const logsSubject: Subject = { operation: "Sandbox.logs" }
+const decodeLogs = decodeOptions(Schema.Struct({ name: Name, ...LogOptions.fields }), logsSubject)
+
+/**
+ * What was written in a sandbox, by name, also when it has stopped: as `logs` of a sandbox. Fails with `SandboxNotFound`.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const logs = Effect.fn("Sandbox.logs")(function*(
+  name: string,
+  options: Logs.Options = {}
+): Effect.fn.Return<ReadonlyArray<Logs.Entry>, MicrosandboxError, Backend> {
+  const which = toNativeLogOptions(yield* decodeLogs({ ...options, name }))
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  const { handle, native } = yield* Backend
+  return toEntries(
+    yield* native.call((token) => handle.sandboxLogs(name, which, token)).pipe(
+      mapFailure({ ...logsSubject, sandbox: name })
+    )
+  )
+})
+
+const logStreamSubject: Subject = { operation: "Sandbox.logStream" }
+const decodeName = decodeOptions(NameOptions, logStreamSubject)
+const decodeLogStream = decodeOptions(LogStreamOptions, logStreamSubject)
+
+/**
+ * What was written in a sandbox, as a stream, by name, also when it has stopped: as `logStream` of a sandbox. Fails with
+ * `SandboxNotFound`, `InvalidCursor` or `MissedRotation`.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const logStream = (
+  name: string,
+  options: Logs.StreamOptions = {}
+): Stream.Stream<Logs.Entry, MicrosandboxError, Backend> =>
+  Stream.unwrap(Effect.gen(function*() {
+    yield* decodeName({ name })
+    const which = yield* decodeLogStream(options)
+    const { handle, native } = yield* Backend
+    return entries(
+      native,
+      { ...logStreamSubject, sandbox: name },
+      which,
+      (options, token) => handle.sandboxLogStream(name, options, token)
+    )
+  })).pipe(Stream.withSpan("Sandbox.logStream", { attributes: { "sandbox.name": name } }))
 
 /**
  * One sandbox for a whole program.

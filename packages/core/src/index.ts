@@ -22,6 +22,22 @@ export * as Backend from "./Backend.ts"
 export * as Exec from "./Exec.ts"
 
 /**
+ * What was written in sandboxes.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Logs from "./Logs.ts"
+
+/**
+ * What sandboxes use of their host.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Metrics from "./Metrics.ts"
+
+/**
  * The one error of this SDK, and every reason that it can have.
  *
  * @stability unstable

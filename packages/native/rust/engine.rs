@@ -33,6 +33,7 @@ pub struct LiveHandles {
     pub backends: u32,
     pub sandboxes: u32,
     pub execs: u32,
+    pub logs: u32,
     pub calls: u32,
 }
 
@@ -42,6 +43,7 @@ pub(crate) enum Kind {
     Backend,
     Sandbox,
     Exec,
+    Logs,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ struct Counters {
     backends: AtomicU32,
     sandboxes: AtomicU32,
     execs: AtomicU32,
+    logs: AtomicU32,
 }
 
 impl Counters {
@@ -57,6 +60,7 @@ impl Counters {
             Kind::Backend => &self.backends,
             Kind::Sandbox => &self.sandboxes,
             Kind::Exec => &self.execs,
+            Kind::Logs => &self.logs,
         }
     }
 }
@@ -125,6 +129,7 @@ impl EngineState {
             backends: self.live.backends.load(Ordering::Relaxed),
             sandboxes: self.live.sandboxes.load(Ordering::Relaxed),
             execs: self.live.execs.load(Ordering::Relaxed),
+            logs: self.live.logs.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

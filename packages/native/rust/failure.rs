@@ -406,6 +406,14 @@ impl Failure {
         }
     }
 
+    pub(crate) fn metrics_not_ready(limit: Duration, why: &Self) -> Self {
+        let why = match why {
+            Self::MetricsNotReady { message } | Self::SandboxNotRunning { message } => message.as_str(),
+            _ => "",
+        };
+        Self::MetricsNotReady { message: format!("no sample within {limit:?}: {why}") }
+    }
+
     pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {
         let at = path.as_deref().map_or_else(String::new, |path| format!(" at {path}"));
         Self::RuntimeVersionMismatch {
@@ -658,7 +666,7 @@ fn unsupported_reason(reason: &UnsupportedReason) -> &'static str {
 }
 
 /// `BuildVm` as `build_vm`, the spelling of the engine's own `boot-error.json`.
-fn snake_case(stage: &impl std::fmt::Debug) -> String {
+pub(crate) fn snake_case(stage: &impl std::fmt::Debug) -> String {
     let mut name = String::new();
     for letter in format!("{stage:?}").chars() {
         if letter.is_uppercase() && !name.is_empty() {

@@ -14,6 +14,8 @@ mod exec;
 mod failure;
 mod home;
 mod options;
+mod logs;
+mod metrics;
 mod outcome;
 mod owner;
 mod runtime;

@@ -10,6 +10,8 @@ import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
+import { logs } from "./logs.ts"
+import { metrics } from "./metrics.ts"
 import { attributesOf, call, operation, subjectOf, type Target } from "./operation.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
@@ -40,6 +42,8 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
     exec: exec.exec("Sandbox.exec", target),
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
     spawn: exec.spawn("Sandbox.spawn", target),
+    ...logs(target),
+    ...metrics(target),
     status: Effect.map(
       operation(target, "Sandbox.status", (handle, token) => handle.status(token)),
       (status) => status as Status

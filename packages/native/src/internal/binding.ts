@@ -81,8 +81,22 @@ export declare class Exec {
   close(): Promise<ExecClosed>
 }
 
+/** The logs of a sandbox, as they are read. */
+export declare class LogStream {
+  /** The next entries: waits for one, then takes what else is there, up to about `max_bytes`. An empty list is the end. */
+  read(maxBytes: number, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Give the handle back. */
+  close(): Promise<void>
+}
+
 /** A running sandbox. */
 export declare class Sandbox {
+  /** All log entries that are there, in the order of their time. */
+  logs(options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Stream the log entries. */
+  logStream(options: LogStreamOptions, token: CancelToken): Promise<Outcome<LogStream>>
+  /** The newest sample of this sandbox. Waits for the first one, at most until the deadline. */
+  metrics(deadlineMs: number, token: CancelToken): Promise<Outcome<MetricsReading>>
   get name(): string
   get id(): string
   /** It ran already when this handle was made: the call that made it has begun nothing. */
@@ -282,6 +296,7 @@ export interface LiveHandles {
   backends: number
   sandboxes: number
   execs: number
+  logs: number
   calls: number
 }
 

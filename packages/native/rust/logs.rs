@@ -1,0 +1,513 @@
+//! What a sandbox's programs and its runtime have written: read at once, or pulled in batches and followed to the end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, Stream, StreamExt};
+use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::logs::{
+    BootError as EngineBootError, LogCursor, LogEntry as EngineEntry, LogOptions as EngineOptions, LogSource,
+    LogStreamOptions as EngineStreamOptions, LogStreamStart,
+};
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use napi_derive::napi;
+use tokio::sync::Mutex;
+
+use crate::backend::Backend;
+use crate::cancel::{Cancel, CancelToken};
+use crate::engine::{EngineState, Kind, Live};
+use crate::failure::{Failure, snake_case};
+use crate::outcome::{Outcome, Stop};
+use crate::sandbox::Sandbox;
+use crate::slot::{InEngine, Slot};
+
+/// How long a follower is idle before it looks whether the sandbox still runs. The engine's own stream never ends.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long a follower of a directory that is gone waits for a last word: over the engine's poll, which is 2 seconds.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Which entries of a sandbox's logs to read.
+#[napi(object, object_to_js = false)]
+pub struct LogOptions {
+    #[napi(ts_type = "Array<'stdout' | 'stderr' | 'output' | 'system'>")]
+    pub sources: Option<Vec<String>>,
+    /// Milliseconds since 1970, inclusive.
+    pub since_ms: Option<f64>,
+    /// Milliseconds since 1970, exclusive.
+    pub until_ms: Option<f64>,
+    /// The last so many of what the others leave.
+    pub tail: Option<u32>,
+}
+
+/// Which entries of a sandbox's logs to stream.
+#[napi(object, object_to_js = false)]
+pub struct LogStreamOptions {
+    #[napi(ts_type = "Array<'stdout' | 'stderr' | 'output' | 'system'>")]
+    pub sources: Option<Vec<String>>,
+    /// Milliseconds since 1970, inclusive.
+    pub since_ms: Option<f64>,
+    /// After the entry that this is the cursor of.
+    pub cursor: Option<String>,
+    /// Milliseconds since 1970, exclusive.
+    pub until_ms: Option<f64>,
+    /// Go on with what is written, until the sandbox stops.
+    pub follow: Option<bool>,
+}
+
+/// One entry of a sandbox's logs.
+#[napi(object, object_from_js = false)]
+pub struct LogEntry {
+    /// When the host got it, in milliseconds since 1970.
+    pub timestamp: f64,
+    #[napi(ts_type = "'stdout' | 'stderr' | 'output' | 'system'")]
+    pub source: &'static str,
+    pub session_id: Option<f64>,
+    pub text: String,
+    pub cursor: String,
+}
+
+/// Why a sandbox could not start, as its runtime recorded it.
+#[napi(object, object_from_js = false)]
+pub struct BootFailure {
+    /// Milliseconds since 1970.
+    pub timestamp: Option<f64>,
+    pub stage: String,
+    pub errno: Option<i32>,
+    pub message: String,
+}
+
+impl From<EngineEntry> for LogEntry {
+    fn from(entry: EngineEntry) -> Self {
+        Self {
+            timestamp: millis(entry.timestamp),
+            source: source_name(entry.source),
+            #[allow(clippy::cast_precision_loss)] // the agent's numbers have 32 bits
+            session_id: entry.session_id.map(|id| id as f64),
+            text: String::from_utf8_lossy(&entry.data).into_owned(),
+            cursor: entry.cursor.to_string(),
+        }
+    }
+}
+
+impl From<EngineBootError> for BootFailure {
+    fn from(error: EngineBootError) -> Self {
+        Self {
+            timestamp: DateTime::parse_from_rfc3339(&error.t).ok().map(|time| millis(time.with_timezone(&Utc))),
+            stage: snake_case(&error.stage),
+            errno: error.errno,
+            message: error.message,
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // milliseconds: exact for 285,000 years
+fn millis(time: DateTime<Utc>) -> f64 {
+    time.timestamp_millis() as f64
+}
+
+/// A time that the calendar does not have is its first or last.
+#[allow(clippy::cast_possible_truncation)] // saturates
+fn time(millis: f64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(millis as i64).unwrap_or(if millis < 0.0 {
+        DateTime::<Utc>::MIN_UTC
+    } else {
+        DateTime::<Utc>::MAX_UTC
+    })
+}
+
+fn source_name(source: LogSource) -> &'static str {
+    match source {
+        LogSource::Stdout => "stdout",
+        LogSource::Stderr => "stderr",
+        LogSource::Output => "output",
+        LogSource::System => "system",
+    }
+}
+
+fn sources(names: Option<Vec<String>>) -> Result<Vec<LogSource>, Failure> {
+    names
+        .unwrap_or_default()
+        .into_iter()
+        .map(|name| match name.as_str() {
+            "stdout" => Ok(LogSource::Stdout),
+            "stderr" => Ok(LogSource::Stderr),
+            "output" => Ok(LogSource::Output),
+            "system" => Ok(LogSource::System),
+            _ => Err(MicrosandboxError::InvalidConfig(format!("log source {name:?}")).into()),
+        })
+        .collect()
+}
+
+fn cursor(text: &str) -> Result<LogCursor, Failure> {
+    text.parse::<LogCursor>().map_err(|error| MicrosandboxError::InvalidCursor(error.to_string()).into())
+}
+
+/// All entries that are there, in the order of their time.
+async fn collect(backend: &Arc<dyn EngineBackend>, name: &str, options: LogOptions) -> Result<Vec<LogEntry>, Failure> {
+    let options = EngineOptions {
+        tail: options.tail.map(|tail| tail as usize),
+        since: options.since_ms.map(time),
+        until: options.until_ms.map(time),
+        sources: sources(options.sources)?,
+    };
+    let entries = backend.sandboxes().logs(backend.clone(), name, &options).await?;
+    Ok(entries.into_iter().map(LogEntry::from).collect())
+}
+
+type EngineStream = Pin<Box<dyn Stream<Item = MicrosandboxResult<EngineEntry>> + Send>>;
+
+/// What is read: the logs of one sandbox.
+struct Origin {
+    backend: Arc<dyn EngineBackend>,
+    name: String,
+    sources: Vec<LogSource>,
+    start: LogStreamStart,
+}
+
+/// How far it was read, and how it ends.
+struct Reader {
+    origin: Origin,
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    /// Until the end.
+    stream: Option<EngineStream>,
+    mode: Mode,
+    /// Where the last entry ended that was taken from the engine.
+    last: Option<LogCursor>,
+    /// What ended the entries of a batch, told by the next read.
+    failed: Option<Failure>,
+}
+
+/// What the end of a stream is.
+enum Mode {
+    /// The end of the files.
+    Read,
+    /// The end of the sandbox of this id.
+    Follow { id: String },
+    /// The end of the sandbox, which is known: what is left is read without following.
+    Finish,
+    /// Silence, since the files can no longer be opened by name; the engine still has them open.
+    Linger,
+}
+
+impl Origin {
+    /// The engine's stream, after the `last` entry that was read. `until` is not the engine's: its stream ends at the first
+    /// later entry of any file, and with it what another file has of before.
+    async fn stream(&self, last: Option<LogCursor>, follow: bool) -> MicrosandboxResult<EngineStream> {
+        let options = EngineStreamOptions {
+            sources: self.sources.clone(),
+            start: last.map_or_else(|| self.start.clone(), LogStreamStart::From),
+            until: None,
+            follow,
+        };
+        self.backend.sandboxes().log_stream(self.backend.clone(), &self.name, &options).await
+    }
+
+    async fn is_alive(&self, id: &str) -> Result<bool, Failure> {
+        match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
+            Ok(handle) => Ok(handle.id().as_str() == id && handle.status_snapshot().has_active_runtime_state()),
+            Err(MicrosandboxError::SandboxNotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn id(&self) -> MicrosandboxResult<String> {
+        Ok(self.backend.sandboxes().get(self.backend.clone(), &self.name).await?.id().as_str().to_owned())
+    }
+}
+
+impl Reader {
+    async fn open(
+        backend: Arc<dyn EngineBackend>,
+        name: String,
+        id: Option<String>,
+        options: LogStreamOptions,
+    ) -> Result<Self, Failure> {
+        let since = options.since_ms.map(time);
+        let start = match (&options.cursor, since) {
+            (Some(text), _) => LogStreamStart::From(cursor(text)?),
+            (None, Some(since)) => LogStreamStart::Since(since),
+            (None, None) => LogStreamStart::Beginning,
+        };
+        let mut reader = Self {
+            origin: Origin { backend, name, sources: sources(options.sources)?, start },
+            since,
+            until: options.until_ms.map(time),
+            stream: None,
+            mode: Mode::Read,
+            last: None,
+            failed: None,
+        };
+        if options.follow.unwrap_or(false) && !reader.is_past_until() {
+            let id = match id {
+                Some(id) => id,
+                None => reader.origin.id().await?,
+            };
+            if reader.origin.is_alive(&id).await? {
+                reader.mode = Mode::Follow { id };
+            }
+        }
+        let follow = matches!(reader.mode, Mode::Follow { .. });
+        reader.stream = Some(reader.origin.stream(None, follow).await?);
+        Ok(reader)
+    }
+
+    /// With a margin for what was captured in time and written a moment later.
+    fn is_past_until(&self) -> bool {
+        self.until.is_some_and(|until| Utc::now() - IDLE >= until)
+    }
+
+    /// The next entry; `None` after the last. Loses nothing when it is dropped while it waits.
+    async fn next(&mut self) -> Result<Option<EngineEntry>, Failure> {
+        loop {
+            if matches!(self.mode, Mode::Finish) {
+                self.finish().await?;
+            }
+            let Some(stream) = &mut self.stream else { return Ok(None) };
+            let patience = match self.mode {
+                Mode::Follow { .. } => Some(IDLE),
+                Mode::Linger => Some(LINGER),
+                Mode::Read | Mode::Finish => None,
+            };
+            let idle = async {
+                match patience {
+                    Some(patience) => tokio::time::sleep(patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let item = tokio::select! {
+                biased;
+                item = stream.next() => item,
+                () = idle => {
+                    self.when_idle().await?;
+                    continue;
+                }
+            };
+            match item {
+                Some(Ok(entry)) => {
+                    self.last = Some(entry.cursor.clone());
+                    if self.until.is_some_and(|until| entry.timestamp >= until) {
+                        // The other files may still have something of before, but nobody needs to wait for it.
+                        if matches!(self.mode, Mode::Follow { .. }) {
+                            self.mode = Mode::Finish;
+                        }
+                    } else if self.since.is_none_or(|since| entry.timestamp >= since) {
+                        return Ok(Some(entry));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.stream = None;
+                    return Err(error.into());
+                }
+                None => self.stream = None,
+            }
+        }
+    }
+
+    /// Nothing was written for a while: is anybody there who could?
+    async fn when_idle(&mut self) -> Result<(), Failure> {
+        match &self.mode {
+            Mode::Follow { id } => {
+                if self.is_past_until() || !self.origin.is_alive(id).await? {
+                    self.mode = Mode::Finish;
+                }
+            }
+            _ => self.stream = None,
+        }
+        Ok(())
+    }
+
+    /// Change to a stream that ends where the files do: the sandbox may have written until it ended.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        match self.origin.stream(self.last.clone(), false).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.mode = Mode::Read;
+                Ok(())
+            }
+            // Removed, or rotated away. The stream that follows has its files open and says what it misses.
+            Err(MicrosandboxError::SandboxNotFound(_) | MicrosandboxError::InvalidCursor(_)) => {
+                self.mode = Mode::Linger;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is there already, up to about `limit` bytes; waits for the first entry only. Empty after the last.
+    async fn batch(&mut self, limit: usize) -> Result<Vec<LogEntry>, Failure> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut next = self.next().await?;
+        while let Some(entry) = next {
+            bytes += entry.data.len();
+            batch.push(entry.into());
+            if bytes >= limit {
+                break;
+            }
+            next = match self.next().now_or_never() {
+                Some(Ok(next)) => next,
+                // Must not swallow the entries before it.
+                Some(Err(failure)) => {
+                    self.failed = Some(failure);
+                    None
+                }
+                None => None,
+            };
+        }
+        Ok(batch)
+    }
+}
+
+struct LogsValue {
+    reader: Mutex<Reader>,
+    live: Live,
+}
+
+impl InEngine for LogsValue {
+    fn engine(&self) -> &Arc<EngineState> {
+        self.live.engine()
+    }
+}
+
+/// The logs of a sandbox, as they are read.
+#[napi]
+pub struct LogStream {
+    slot: Slot<LogsValue>,
+}
+
+async fn open(
+    backend: &Arc<dyn EngineBackend>,
+    name: String,
+    id: Option<String>,
+    options: LogStreamOptions,
+    live: Live,
+    cancel: &Cancel,
+) -> Result<LogStream, Stop> {
+    let reader = cancel.guard(Reader::open(backend.clone(), name, id, options)).await?;
+    Ok(LogStream { slot: Slot::new("logs", LogsValue { reader: Mutex::new(reader), live }) })
+}
+
+#[napi]
+impl LogStream {
+    /// The next entries: waits for one, then takes what else is there, up to about `max_bytes`. An empty list is the end.
+    #[napi(ts_return_type = "Promise<Outcome<Array<LogEntry>>>")]
+    pub async fn read(&self, max_bytes: u32, token: &CancelToken) -> napi::Result<Outcome<Vec<LogEntry>>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                cancel.guard(Box::pin(async { value.reader.lock().await.batch(max_bytes as usize).await })).await
+            })
+            .await)
+    }
+
+    /// Give the handle back.
+    #[napi]
+    pub async fn close(&self) -> napi::Result<()> {
+        drop(self.slot.take());
+        Ok(())
+    }
+}
+
+#[napi]
+impl Sandbox {
+    /// All log entries that are there, in the order of their time.
+    #[napi(ts_return_type = "Promise<Outcome<Array<LogEntry>>>")]
+    pub async fn logs(&self, options: LogOptions, token: &CancelToken) -> napi::Result<Outcome<Vec<LogEntry>>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let sandbox = &value.sandbox;
+                cancel.guard(Box::pin(collect(sandbox.backend(), sandbox.name(), options))).await
+            })
+            .await)
+    }
+
+    /// Stream the log entries.
+    #[napi(ts_return_type = "Promise<Outcome<LogStream>>")]
+    pub async fn log_stream(&self, options: LogStreamOptions, token: &CancelToken) -> napi::Result<Outcome<LogStream>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let (sandbox, live) = (&value.sandbox, value.live.engine().count(Kind::Logs));
+                let id = Some(sandbox.id().as_str().to_owned());
+                Box::pin(open(sandbox.backend(), sandbox.name().to_owned(), id, options, live, &cancel)).await
+            })
+            .await)
+    }
+}
+
+#[napi]
+impl Backend {
+    /// All log entries of a sandbox, by name, in the order of their time.
+    #[napi(ts_return_type = "Promise<Outcome<Array<LogEntry>>>")]
+    pub async fn sandbox_logs(
+        &self,
+        name: String,
+        options: LogOptions,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Vec<LogEntry>>> {
+        Ok(self
+            .slot
+            .run(
+                token,
+                |value, cancel| async move { cancel.guard(Box::pin(collect(&value.backend, &name, options))).await },
+            )
+            .await)
+    }
+
+    /// Stream the log entries of a sandbox, by name.
+    #[napi(ts_return_type = "Promise<Outcome<LogStream>>")]
+    pub async fn sandbox_log_stream(
+        &self,
+        name: String,
+        options: LogStreamOptions,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<LogStream>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let live = value.live.engine().count(Kind::Logs);
+                Box::pin(open(&value.backend, name, None, options, live, &cancel)).await
+            })
+            .await)
+    }
+
+    /// Why a sandbox could not start the last time that it could not, if that was recorded.
+    #[napi(ts_return_type = "Promise<Outcome<BootFailure | null>>")]
+    pub async fn boot_error(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<Option<BootFailure>>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let found = cancel.guard(value.backend.sandboxes().boot_error(value.backend.clone(), &name)).await?;
+                Ok(found.map(BootFailure::from))
+            })
+            .await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_outside_of_the_calendar_is_its_end() {
+        assert_eq!(millis(time(1_234.0)).to_bits(), 1_234.0_f64.to_bits());
+        assert_eq!(time(f64::MAX), DateTime::<Utc>::MAX_UTC);
+        assert_eq!(time(f64::MIN), DateTime::<Utc>::MIN_UTC);
+    }
+
+    #[test]
+    fn a_cursor_that_is_none_is_told() {
+        assert!(matches!(cursor("nonsense!"), Err(Failure::InvalidCursor { .. })));
+        assert!(matches!(cursor(""), Err(Failure::InvalidCursor { .. })));
+        let empty = LogCursor::empty();
+        assert_eq!(cursor(&empty.to_string()).ok(), Some(empty));
+    }
+}
