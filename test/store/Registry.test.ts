@@ -1,7 +1,8 @@
 /** The registry that tests pull from: what is pushed is there, and a pull by the engine finds it. */
+import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
-import { HttpClientResponse } from "effect/http"
+import { FetchHttpClient, HttpClient, HttpClientResponse } from "effect/http"
 import * as Registry from "../support/Registry.ts"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 
@@ -34,3 +35,17 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
       assert.deepStrictEqual(config.Cmd, options.cmd)
     }))
 })
+
+layer(Layer.merge(NodeServices.layer, Registry.layerWithLogin), { excludeTestServices: true })(
+  "a registry with a login",
+  (it) => {
+    it.effect("takes an image from who has it, and answers nobody else", () =>
+      Effect.gen(function*() {
+        const { get, host, push } = yield* Registry.Registry
+        yield* push("closed", yield* rootDirectory)
+        assert.strictEqual((yield* get("closed", "manifests/latest")).status, 200)
+        const stranger = yield* HttpClient.get(`http://${host}/v2/closed/manifests/latest`)
+        assert.strictEqual(stranger.status, 401)
+      }).pipe(Effect.provide(FetchHttpClient.layer)))
+  }
+)

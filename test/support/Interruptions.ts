@@ -58,7 +58,8 @@ export const interruptions = Effect.fn("interruptions")(function*(rounds: number
     processes: Effect.map(runtimeProcesses(home), (pids) => pids.length),
     directories: sandboxDirectories
   })
-  const idle = { backends: 1, sandboxes: 0, execs: 0, calls: 0 }
+  // The backend, and nothing else.
+  const idle = yield* native.live
   const nothing = { live: idle, processes: 0, directories: [] }
   const onlyParent = { live: { ...idle, sandboxes: 1 }, processes: 1, directories: ["parent"] }
 

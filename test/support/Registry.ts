@@ -10,7 +10,14 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { ByteSize, Context, Deferred, Effect, FileSystem, Layer, Path, type PlatformError, Stream } from "effect"
-import { FetchHttpClient, HttpBody, HttpClient, type HttpClientError, type HttpClientResponse } from "effect/http"
+import {
+  FetchHttpClient,
+  HttpBody,
+  HttpClient,
+  type HttpClientError,
+  HttpClientRequest,
+  type HttpClientResponse
+} from "effect/http"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as crypto from "node:crypto"
@@ -47,13 +54,19 @@ const media = {
 
 const sha256 = (bytes: Uint8Array) => `sha256:${crypto.createHash("sha256").update(bytes).digest("hex")}`
 
+/** Who may use the registry of {@link layerWithLogin}, and the line of its password file, in bcrypt. */
+export const login = { username: "tester", password: "open sesame" }
+const passwords = `${login.username}:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n`
+
 /** Serves an empty directory, on a port that the system chooses, and answers with `<host>:<port>`. The scope ends it. */
-const serve = Effect.gen(function*() {
+const serve = Effect.fn("serve")(function*(withLogin: boolean) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const spawner = yield* ChildProcessSpawner
   const directory = yield* fs.makeTempDirectoryScoped({ prefix: "registry-" })
   const config = path.join(directory, "config.yml")
+  const passwordFile = path.join(directory, "htpasswd")
+  yield* fs.writeFileString(passwordFile, passwords)
   // YAML can be written as JSON.
   yield* fs.writeFileString(
     config,
@@ -61,7 +74,8 @@ const serve = Effect.gen(function*() {
       version: 0.1,
       log: { level: "info", accesslog: { disabled: true } },
       storage: { filesystem: { rootdirectory: path.join(directory, "storage") } },
-      http: { addr: "127.0.0.1:0" }
+      http: { addr: "127.0.0.1:0" },
+      auth: withLogin ? { htpasswd: { realm: "tests", path: passwordFile } } : undefined
     })
   )
   const server = yield* spawner.spawn(ChildProcess.make("docker-registry", ["serve", config], { stdout: "ignore" }))
@@ -114,11 +128,14 @@ const tar = Effect.fn("tar")(function*(directory: string) {
   return yield* Stream.mkUint8Array(program.stdout)
 }, Effect.scoped)
 
-const makeRegistry = Effect.gen(function*() {
-  const host = yield* serve
+const makeRegistry = Effect.fn("makeRegistry")(function*(withLogin: boolean) {
+  const host = yield* serve(withLogin)
   yield* allowPlainHttp(host)
   const context = yield* Effect.context<FileSystem.FileSystem | Path.Path | ChildProcessSpawner>()
-  const client = HttpClient.filterStatusOk(yield* HttpClient.HttpClient)
+  const client = (yield* HttpClient.HttpClient).pipe(
+    HttpClient.mapRequest(HttpClientRequest.basicAuth(login.username, login.password)),
+    HttpClient.filterStatusOk
+  )
 
   const pushBlob = Effect.fn("pushBlob")(function*(name: string, bytes: Uint8Array, mediaType: string) {
     const digest = sha256(bytes)
@@ -174,8 +191,14 @@ const makeRegistry = Effect.gen(function*() {
   })
 })
 
+const make = (withLogin: boolean): Layer.Layer<Registry> =>
+  Layer.effect(Registry, makeRegistry(withLogin)).pipe(
+    Layer.provide([FetchHttpClient.layer, NodeServices.layer]),
+    Layer.orDie
+  )
+
 /** A registry, empty at first; gone with the scope. */
-export const layer: Layer.Layer<Registry> = Layer.effect(Registry, makeRegistry).pipe(
-  Layer.provide([FetchHttpClient.layer, NodeServices.layer]),
-  Layer.orDie
-)
+export const layer = make(false)
+
+/** The same, for who knows the {@link login}. `push` and `get` do. */
+export const layerWithLogin = make(true)
