@@ -50,7 +50,7 @@ const followed = logs("are followed until the sandbox stops, and resumed from a 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   Sandbox: {
     ".create": row("Sandbox.make", born),
-    ".create_with_progress": row("Sandbox.makeWithProgress", pulled),
+    ".create_with_progress": row("Sandbox.makeStream", pulled),
     ".start": row("Sandbox.start", kept),
     ".get": row("Sandbox.get", born),
     ".list": row("Sandbox.list", listed),
@@ -146,8 +146,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#each": row("sandbox.logStream", followed)
   },
   PullSession: {
-    "#each": row("Sandbox.makeWithProgress", pulled),
-    "#sandbox": row("Sandbox.makeWithProgress", pulled)
+    "#each": row("Sandbox.makeStream", pulled),
+    "#sandbox": row("Sandbox.makeStream", pulled)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", everybody)

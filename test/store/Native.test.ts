@@ -47,7 +47,11 @@ const silentServer = Effect.gen(function*() {
 /** A call that hangs: a create whose registry is silent. */
 const hangingCreate = (native: Native.Native["Service"], backend: Native.Backend, port: number) =>
   native.call((token) =>
-    backend.createSandbox({ name: "hangs", image: `127.0.0.1:${port}/hangs:1`, detached: false }, token)
+    backend.createSandbox(
+      { name: "hangs", image: `127.0.0.1:${port}/hangs:1`, detached: false },
+      native.makeProgress(false),
+      token
+    )
   )
 
 layer(NodeServices.layer, { excludeTestServices: true })("the engine", (it) => {

@@ -139,7 +139,8 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pro
       const exit = yield* Effect.gen(function*() {
         const { handle, native } = yield* Backend.Backend
         yield* Effect.scoped(native.acquire(
-          (token) => handle.createSandbox({ name: "leaked", image, detached: false }, token),
+          (token) =>
+            handle.createSandbox({ name: "leaked", image, detached: false }, native.makeProgress(false), token),
           // Ends the VM, and forgets the handle.
           (sandbox) => Effect.ignore(native.call((token) => sandbox.kill(token)))
         ))

@@ -30,6 +30,14 @@ export * as Exec from "./Exec.ts"
 export * as MicrosandboxError from "./MicrosandboxError.ts"
 
 /**
+ * What a boot is doing, and a renderer for it.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Progress from "./Progress.ts"
+
+/**
  * Sandboxes: real microVMs, as scoped values and layers.
  *
  * @stability unstable

@@ -13,6 +13,7 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
 use crate::outcome::{Outcome, Stop};
+use crate::progress::Progress;
 use crate::sandbox::{CREATION_LABEL, Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
 use crate::slot::{InEngine, Slot};
 
@@ -93,8 +94,15 @@ impl Backend {
 
     /// Boot a sandbox. When this fails or is cancelled, the name is free again before it answers.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
-    pub async fn create_sandbox(&self, options: SandboxOptions, token: &CancelToken) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| create(value, options, cancel))).await)
+    pub async fn create_sandbox(
+        &self,
+        options: SandboxOptions,
+        progress: &Progress,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Sandbox>> {
+        let watch = progress.watch();
+        let call = self.slot.run(token, |value, cancel| create(value, options, watch.clone(), cancel));
+        Ok(Box::pin(watch.clone().during(call)).await)
     }
 
     /// Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox.
@@ -103,9 +111,11 @@ impl Backend {
         &self,
         name: String,
         detached: bool,
+        progress: &Progress,
         token: &CancelToken,
     ) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| start(value, name, detached, cancel))).await)
+        let call = self.slot.run(token, |value, cancel| start(value, name, detached, cancel));
+        Ok(Box::pin(progress.watch().during(call)).await)
     }
 
     /// Look a sandbox up by name.

@@ -13,6 +13,8 @@ mod exec;
 mod failure;
 mod home;
 mod outcome;
+mod progress;
+mod pull;
 mod runtime;
 mod sandbox;
 mod slot;
@@ -22,6 +24,7 @@ use napi_derive::{module_init, napi};
 #[module_init]
 fn init() {
     runtime::install();
+    progress::install();
 }
 
 /// The versions that the TypeScript side holds against its own constants.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxHandle, SandboxStatus};
+use microsandbox::sandbox::{
+    PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxConfig, SandboxHandle, SandboxStatus,
+};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
@@ -20,6 +22,8 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::outcome::{Outcome, Stop};
+use crate::progress::Watch;
+use crate::pull::{Pull, PullRequest, RegistryOverrides, named};
 use crate::slot::{InEngine, Slot};
 
 /// Marks a sandbox with the one create that made it, so that its roll-back can tell it from another
@@ -221,7 +225,12 @@ impl SandboxValue {
 }
 
 /// Boot a sandbox, or leave no trace of the attempt.
-pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
+pub(crate) async fn create(
+    value: Arc<BackendValue>,
+    options: SandboxOptions,
+    watch: Arc<Watch>,
+    cancel: Cancel,
+) -> Result<Sandbox, Stop> {
     let backend = &value.backend;
     if let Some(root) = local_root(&options.image)
         && !root.exists()
@@ -230,22 +239,42 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name);
+    let build = async { build(&options, &attempt.id)?.build().await };
+    let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
+    pull(&value, &mut config, &watch, &cancel).await?;
     let boot = async {
-        let builder = build(&options, &attempt.id)?;
-        if options.detached { builder.create_detached().await } else { builder.create().await }
+        if options.detached {
+            EngineSandbox::create_detached(config).await
+        } else {
+            EngineSandbox::create(config).await
+        }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
     let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(Stop::Failed(Failure::ImageNotFound { message, .. })) => {
-            Stop::Failed(Failure::ImageNotFound { message, reference: options.image.clone() })
-        }
-        Err(stop) => stop,
+        Err(Stop::Failed(failure)) => Stop::Failed(named(failure, &options.image)),
+        Err(Stop::Cancelled) => Stop::Cancelled,
     };
     match attempt.roll_back().await {
         Ok(()) => Err(stop),
         Err(detail) => Err(Failure::rollback_incomplete(&options.name, &detail, &stop).into()),
     }
+}
+
+/// Pull the image of a sandbox that is about to be created, unless it is there, or the name is not free: then the engine
+/// refuses the sandbox before it would pull.
+async fn pull(value: &BackendValue, config: &mut SandboxConfig, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
+    let Some(local) = value.backend.as_local() else { return Ok(()) };
+    let defaults = &local.config().sandbox_defaults.oci;
+    let Some(request) = PullRequest::of(config, defaults, RegistryOverrides::default()) else { return Ok(()) };
+    let Some(pull) = Pull::needed(&value.backend, request, watch)? else { return Ok(()) };
+    if !config.replace_existing && value.lookup(&config.spec.name).await.is_ok() {
+        return Ok(());
+    }
+    pull.run(watch, cancel).await?;
+    // The registry was asked: create need not ask again.
+    config.spec.pull_policy = PullPolicy::IfMissing;
+    Ok(())
 }
 
 /// Start a sandbox that has stopped.
@@ -347,7 +376,7 @@ fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxResult<Sandbox
     Ok(builder.label(CREATION_LABEL, creation).detached(options.detached))
 }
 
-fn pull_policy(name: &str) -> MicrosandboxResult<PullPolicy> {
+pub(crate) fn pull_policy(name: &str) -> MicrosandboxResult<PullPolicy> {
     match name {
         "always" => Ok(PullPolicy::Always),
         "if-missing" => Ok(PullPolicy::IfMissing),

@@ -27,12 +27,16 @@ import type * as Binding from "./internal/binding.ts"
  */
 export type {
   Backend,
+  BootStage,
   CancelToken,
   Exec,
   ExecEvent,
   ExecOptions,
   LiveHandles,
   Outcome,
+  Progress,
+  ProgressEvent,
+  PullImageOptions,
   Sandbox,
   SandboxInfo,
   SandboxOptions,
@@ -117,6 +121,9 @@ export class Native extends Context.Service<Native, {
     run: Call<A>,
     release: (handle: A) => Effect.Effect<void>
   ) => Effect.Effect<A, NativeError, Scope.Scope>
+
+  /** Where one call that boots a sandbox says what it does. `listens`: its events will be read. */
+  readonly makeProgress: (listens: boolean) => Binding.Progress
 
   /** What is alive in the engine now. */
   readonly live: Effect.Effect<Binding.LiveHandles>
@@ -203,6 +210,7 @@ const make = Effect.gen(function*() {
     engine,
     call,
     acquire: makeAcquire(call),
+    makeProgress: (listens) => new addon.Progress(listens),
     live: Effect.sync(() => engine.live())
   })
 })

@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
+import { type Boot, makeBoot, withStages } from "./boot.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
@@ -70,16 +71,19 @@ const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void>
     Effect.withSpan("Sandbox.close", { attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose } })
   )
 
-/** Takes a sandbox from a call of the addon, and ends it with the scope. */
+/** Takes a sandbox from a call of the addon that boots it, and ends it with the scope. */
 export const acquireSandbox = (
   native: Native.Native["Service"],
   subject: Subject,
   onClose: OnClose,
-  run: (token: Native.CancelToken) => Promise<Native.Outcome<Native.Sandbox>>
-): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> => {
-  const ending: Ending = { onClose }
-  return native.acquire(run, (handle) => close(handle, ending)).pipe(
-    mapFailure(subject),
-    Effect.map((handle) => makeSandbox(native, handle, ending))
-  )
-}
+  run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>,
+  watched?: Boot
+): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
+  Effect.flatMap(watched === undefined ? makeBoot(native) : Effect.succeed(watched), (boot) => {
+    const ending: Ending = { onClose }
+    return native.acquire((token) => run(token, boot.progress), (handle) => close(handle, ending)).pipe(
+      mapFailure(subject),
+      withStages(boot, subject),
+      Effect.map((handle) => makeSandbox(native, handle, ending))
+    )
+  })

@@ -11,9 +11,9 @@ export declare class Backend {
   /** The directory of a local backend. */
   get home(): string | null
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
-  createSandbox(options: SandboxOptions, token: CancelToken): Promise<Outcome<Sandbox>>
+  createSandbox(options: SandboxOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
-  startSandbox(name: string, detached: boolean, token: CancelToken): Promise<Outcome<Sandbox>>
+  startSandbox(name: string, detached: boolean, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Look a sandbox up by name. */
   getSandbox(name: string, token: CancelToken): Promise<Outcome<SandboxInfo>>
   /** Stop a sandbox by name: gracefully within the grace, then by force. */
@@ -24,6 +24,8 @@ export declare class Backend {
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /** Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull. */
+  pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<void>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -66,6 +68,18 @@ export declare class Exec {
   close(): Promise<ExecClosed>
 }
 
+/** Where one call that boots a sandbox says what it does. */
+export declare class Progress {
+  /** `listens`: somebody will read the events. The stages are kept in any case. */
+  constructor(listens: boolean)
+  /** The next events: waits for one, then takes all that are there. An empty list means that there will be no more. */
+  read(token: CancelToken): Promise<Outcome<Array<ProgressEvent>>>
+  /** There will be no more events: the call has ended, or was never made. */
+  end(): void
+  /** The stages that have ended, in the order of their ends. */
+  stages(): Array<BootStage>
+}
+
 /** A running sandbox. */
 export declare class Sandbox {
   get name(): string
@@ -89,6 +103,15 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+}
+
+/** A stage that has ended. */
+export interface BootStage {
+  stage: string
+  /** Since the `Progress` was made. */
+  startedMs: number
+  durationMs: number
+  outcome: 'success' | 'error' | 'cancelled'
 }
 
 /** What becomes of a sandbox when its handle is given back. */
@@ -220,6 +243,35 @@ export interface LiveHandles {
 export interface LocalOptions {
   /** Its directory; the engine's own rule (`MSB_HOME`, then `~/.microsandbox`) when absent. */
   home?: string
+}
+
+/** What a boot tells: the engine's `PullProgress`, then the stages of the boot. */
+export type ProgressEvent =
+  | { _tag: 'Resolving'; reference: string }
+  | { _tag: 'Resolved'; reference: string; manifestDigest: string; layerCount: number; totalBytes?: number }
+  | { _tag: 'LayerDownloadProgress'; layer: number; digest: string; bytes: number; totalBytes?: number }
+  | { _tag: 'LayerDownloadComplete'; layer: number; digest: string; bytes: number }
+  | { _tag: 'LayerDownloadVerifying'; layer: number; digest: string }
+  | { _tag: 'LayerMaterializeStarted'; layer: number; diffId: string }
+  | { _tag: 'LayerMaterializeProgress'; layer: number; bytes: number; totalBytes: number }
+  | { _tag: 'LayerMaterializeWriting'; layer: number }
+  | { _tag: 'LayerMaterializeComplete'; layer: number; diffId: string }
+  | { _tag: 'StitchMergingTrees'; layerCount: number }
+  | { _tag: 'StitchWritingFsmeta' }
+  | { _tag: 'StitchWritingVmdk' }
+  | { _tag: 'StitchComplete' }
+  | { _tag: 'PullComplete'; reference: string; layerCount: number }
+  | { _tag: 'BootStage'; stage: string; /** Since the `Progress` was made. */
+  startedMs: number; durationMs: number; outcome: 'success' | 'error' | 'cancelled' }
+
+/** An image to pull into the cache of a backend. */
+export interface PullImageOptions {
+  reference: string
+  pullPolicy?: 'always' | 'if-missing' | 'never'
+  /** Speak plain HTTP with its registry. */
+  insecure?: boolean
+  /** Make the flat root file system of it, instead of the layered one. */
+  flat?: boolean
 }
 
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
