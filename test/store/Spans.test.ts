@@ -2,6 +2,8 @@
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Gate from "../support/Gate.ts"
 import * as Registry from "../support/Registry.ts"
 import { layerBackend, rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
@@ -25,6 +27,27 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         assert.deepStrictEqual(stages.map(({ name }) => name), ["Sandbox.boot.pull"])
         assert.deepStrictEqual([...stages[0]!.attributes], [["sandbox.name", "traced"], ["sandbox.stage", "pull"]])
         assert.deepStrictEqual(Spans.exitOf(stages[0]!), exit)
+      }))
+
+    it.effect("name the stage of the engine that failed", () =>
+      Effect.gen(function*() {
+        const spawner = yield* ChildProcessSpawner
+        const [home, image] = [yield* temporaryDirectory, yield* rootDirectory]
+        // In a mount namespace of its own, where there is no KVM.
+        const hide = "[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm"
+        const script = `${hide}; exec node test/support/programs/spans.ts ${home} ${image}`
+        const output = yield* spawner.string(
+          ChildProcess.make("unshare", ["-rm", "sh", "-c", script], { env: { CANARY: secret }, extendEnv: true })
+        )
+        const { isDiscreet, spans } = JSON.parse(output)
+        assert.deepStrictEqual(
+          spans.filter(({ failure }: { failure?: string }) => failure !== undefined),
+          [
+            { name: "Sandbox.make", failure: "BootStart" },
+            { name: "Sandbox.boot.agent_ready", parent: "Sandbox.make", failure: "BootStart" }
+          ]
+        )
+        assert.isTrue(isDiscreet)
       }))
 
     it.effect("end with the interruption of it", () =>

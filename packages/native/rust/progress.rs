@@ -179,7 +179,9 @@ impl Watch {
     }
 
     pub(crate) fn pull(&self, event: PullProgress) {
-        self.push(event.into());
+        if self.listens {
+            self.push(event.into());
+        }
     }
 
     /// Run a stage of this addon's own.

@@ -59,7 +59,8 @@ pub(crate) struct PullRequest {
 }
 
 impl PullRequest {
-    /// What the engine's create would pull for a sandbox; nothing when its root is no image.
+    /// What the engine's create would pull for a sandbox; nothing when its root is no image. Not for a sandbox that is
+    /// made from a snapshot: its image is the very one of the snapshot, whatever the tag means now.
     pub(crate) fn of(
         config: &SandboxConfig,
         defaults: &OciSandboxDefaults,
@@ -129,15 +130,16 @@ impl Pull {
                 watch.pull(PullProgress::Complete { reference: name, layer_count: metadata.layers.len() });
                 Ok(None)
             }
-            None if request.policy == PullPolicy::Never => {
-                Err(ImageError::NotCached { reference: reference.to_string() }.into())
-            }
             None => Ok(Some(Self { backend: backend.clone(), reference, request })),
         }
     }
 
     /// Pull. When this is cancelled no connection to the registry is left, and nothing writes to the cache.
     pub(crate) async fn run(self, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
+        if self.request.policy == PullPolicy::Never {
+            let missing = ImageError::NotCached { reference: self.reference.to_string() };
+            return Err(MicrosandboxError::from(missing).into());
+        }
         watch
             .stage("pull", async {
                 let runtime = Builder::new_multi_thread()

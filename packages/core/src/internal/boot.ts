@@ -37,17 +37,19 @@ export const withStages =
       Effect.gen(function*() {
         progress.end()
         const clock = yield* Clock.Clock
+        const now = clock.currentTimeNanosUnsafe()
         const isTimed = yield* References.TracerTimingEnabled
+        // A test's clock may stand still.
+        const time = (milliseconds: number) => min(began + BigInt(Math.floor(milliseconds * 1e6)), now)
         for (const { durationMs, outcome, stage, startedMs } of progress.stages()) {
-          const start = began + nanos(startedMs)
           const span = yield* Effect.makeSpan(`Sandbox.boot.${stage}`, {
             attributes: { ...(sandbox === undefined ? {} : { "sandbox.name": sandbox }), "sandbox.stage": stage }
-          }).pipe(Effect.provideService(Clock.Clock, at(clock, start)))
-          span.end(isTimed ? start + nanos(durationMs) : 0n, stageExit(outcome, exit))
+          }).pipe(Effect.provideService(Clock.Clock, at(clock, time(startedMs))))
+          span.end(isTimed ? time(startedMs + durationMs) : 0n, stageExit(outcome, exit))
         }
       }))
 
-const nanos = (milliseconds: number): bigint => BigInt(Math.floor(milliseconds * 1e6))
+const min = (one: bigint, other: bigint): bigint => one < other ? one : other
 
 /** A clock that shows the time of something that has been. */
 const at = (clock: Clock.Clock, time: bigint): Clock.Clock => ({
