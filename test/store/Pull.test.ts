@@ -3,26 +3,33 @@ import { Backend, Progress, Sandbox } from "@effect-microsandbox/core"
 import type { Native } from "@effect-microsandbox/native"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Layer, Schema, Stream } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Gate from "../support/Gate.ts"
 import * as Registry from "../support/Registry.ts"
 import { isFree, layerBackend, rootDirectory, sandboxDirectories, temporaryDirectory } from "../support/Sandboxes.ts"
 
 const MiB = 1 << 20
 
-/** A backend in a new home that speaks plain HTTP with these hosts too, whatever the environment says. */
-const withHosts = (hosts: ReadonlyArray<string>) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const file = process.env.MSB_CONFIG_PATH ?? ""
-    const before = yield* fs.readFileString(file)
-    const insecure = Object.fromEntries(hosts.map((host) => [host, { insecure: true }]))
-    yield* fs.writeFileString(file, JSON.stringify({ registries: { hosts: insecure } }))
-    const home = yield* temporaryDirectory
-    return yield* effect.pipe(
-      Effect.provide(Backend.layerLocal({ home }), { local: true }),
-      Effect.ensuring(Effect.ignore(fs.writeFileString(file, before)))
-    )
-  })
+/** Settings of a home that speaks plain HTTP with these hosts. */
+const configWith = Effect.fn("configWith")(function*(hosts: ReadonlyArray<string>) {
+  const fs = yield* FileSystem.FileSystem
+  const file = yield* fs.makeTempFileScoped()
+  const insecure = Object.fromEntries(hosts.map((host) => [host, { insecure: true }]))
+  yield* fs.writeFileString(file, JSON.stringify({ registries: { hosts: insecure } }))
+  return file
+})
+
+/** A backend in a new home that has these settings: the engine reads them when the backend is opened. */
+const backendWith = Effect.fn("backendWith")(function*(config: string) {
+  const { MSB_CONFIG_PATH: before } = process.env
+  process.env.MSB_CONFIG_PATH = config
+  return yield* Layer.build(Layer.fresh(Backend.layerLocal({ home: yield* temporaryDirectory }))).pipe(
+    Effect.ensuring(Effect.sync(() => {
+      process.env.MSB_CONFIG_PATH = before
+    }))
+  )
+})
 
 /** Pulls into the cache, and gives the events. Nobody reads them before the pull has ended. */
 const pull = Effect.fn("pull")(function*(options: Native.PullImageOptions) {
@@ -134,43 +141,68 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         yield* registry.push("slow", yield* rootDirectory, { ballast: "24 MiB" })
         const gate = yield* Gate.make(registry.host, 12 * MiB)
         const reference = `${gate.host}/slow:latest`
-        yield* withHosts([gate.host])(Effect.gen(function*() {
-          const booting = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "slow", image: reference })))
-          yield* gate.held
-          // Another that wants the same image waits for it, and need not wait any longer.
-          const waiting = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "waits", image: reference })))
-          yield* Effect.sleep("200 millis")
-          yield* Fiber.interrupt(waiting)
-          yield* Fiber.interrupt(booting)
-          yield* gate.silence
-          assert.isTrue(yield* isFree("slow"))
-          assert.isTrue(yield* isFree("waits"))
-          assert.deepStrictEqual(yield* sandboxDirectories, [])
-          const before = yield* gate.passed
-          yield* gate.open
-          assert.include(tags(yield* pull({ reference })), "PullComplete")
-          const after = yield* gate.passed
-          assert.isBelow(after, 24 * MiB, `${before} bytes had been pulled`)
-          const { native } = yield* Backend.Backend
-          assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
-        }))
-      }))
+        const backend = yield* backendWith(yield* configWith([gate.host]))
+        yield* Effect.provide(
+          Effect.gen(function*() {
+            const booting = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "slow", image: reference })))
+            yield* gate.held
+            // Another that wants the same image waits for it, and need not wait any longer.
+            const waiting = yield* Effect.forkChild(Effect.scoped(Sandbox.make({ name: "waits", image: reference })))
+            yield* Effect.sleep("200 millis")
+            yield* Fiber.interrupt(waiting)
+            yield* Fiber.interrupt(booting)
+            yield* gate.silence
+            assert.isTrue(yield* isFree("slow"))
+            assert.isTrue(yield* isFree("waits"))
+            assert.deepStrictEqual(yield* sandboxDirectories, [])
+            const before = yield* gate.passed
+            yield* gate.open
+            assert.include(tags(yield* pull({ reference })), "PullComplete")
+            const after = yield* gate.passed
+            assert.isBelow(after, 24 * MiB, `${before} bytes had been pulled`)
+            const { native } = yield* Backend.Backend
+            assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, calls: 0 })
+          }),
+          backend
+        )
+      }).pipe(Effect.scoped))
 
     it.effect("ends with the stream that tells of it", () =>
       Effect.gen(function*() {
         const registry = yield* Registry.Registry
         yield* registry.push("left", yield* rootDirectory, { ballast: "24 MiB" })
         const gate = yield* Gate.make(registry.host, 12 * MiB)
-        yield* withHosts([gate.host])(Effect.scoped(Effect.gen(function*() {
-          const seen = yield* Sandbox.makeStream({ name: "left", image: `${gate.host}/left:latest` }).pipe(
-            Stream.takeUntil((event) => event._tag === "LayerDownloadProgress"),
-            Stream.runCollect
-          )
-          assert.strictEqual(seen.at(-1)?._tag, "LayerDownloadProgress")
-          // The scope is open, and still there is nothing of it.
-          yield* gate.silence
-          assert.isTrue(yield* isFree("left"))
-        })))
-      }))
+        const backend = yield* backendWith(yield* configWith([gate.host]))
+        yield* Effect.provide(
+          Effect.scoped(Effect.gen(function*() {
+            const seen = yield* Sandbox.makeStream({ name: "left", image: `${gate.host}/left:latest` }).pipe(
+              Stream.takeUntil((event) => event._tag === "LayerDownloadProgress"),
+              Stream.runCollect
+            )
+            assert.strictEqual(seen.at(-1)?._tag, "LayerDownloadProgress")
+            // The scope is open, and still there is nothing of it.
+            yield* gate.silence
+            assert.isTrue(yield* isFree("left"))
+          })),
+          backend
+        )
+      }).pipe(Effect.scoped))
+
+    it.effect("ends with its process, in silence", () =>
+      Effect.gen(function*() {
+        const registry = yield* Registry.Registry
+        yield* registry.push("exited", yield* rootDirectory, { ballast: "24 MiB" })
+        const gate = yield* Gate.make(registry.host, 12 * MiB)
+        const config = yield* configWith([gate.host])
+        const spawner = yield* ChildProcessSpawner
+        const program = yield* spawner.spawn(ChildProcess.make(
+          "node",
+          ["test/support/programs/exit.ts", yield* temporaryDirectory, `${gate.host}/exited:latest`],
+          { env: { MSB_CONFIG_PATH: config }, extendEnv: true }
+        ))
+        const said = yield* Stream.mkString(Stream.decodeText(program.all))
+        assert.deepStrictEqual([yield* program.exitCode, said], [7, ""])
+        yield* gate.silence
+      }).pipe(Effect.scoped))
   }
 )

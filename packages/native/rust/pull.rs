@@ -148,15 +148,15 @@ impl Pull {
                     .enable_all()
                     .build()
                     .map_err(Failure::from)?;
-                self.run_on(runtime, watch, cancel).await
+                self.run_on(Threads(Some(runtime)), watch, cancel).await
             })
             .await
     }
 
-    async fn run_on(self, runtime: Runtime, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
+    async fn run_on(self, threads: Threads, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
         let reference = self.request.reference.clone();
         let (handle, sender) = progress_channel();
-        let mut task = runtime.spawn(async move {
+        let mut task = threads.runtime().spawn(async move {
             let Some(local) = self.backend.as_local() else { return Ok(()) };
             let options = self.request.options();
             let registry = registry(local, &self.reference, self.request.registry).await?;
@@ -179,7 +179,7 @@ impl Pull {
                 Some(event) = events.receiver.recv() => events.see(event, watch),
             }
         };
-        end(runtime, &mut events, watch).await;
+        threads.end(&mut events, watch).await;
         result
     }
 }
@@ -251,26 +251,47 @@ impl Events {
     }
 }
 
-/// End the runtime of a pull: its tasks are dropped, and with them their connections and locks. A file that is being
-/// written is waited for, because the next pull would write the same one. A thread that waits for a name server or for
-/// another pull's lock gets its grace: it ends by itself, and nothing comes of it.
-async fn end(runtime: Runtime, events: &mut Events, watch: &Watch) {
-    let metrics = runtime.metrics();
-    let threads = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(SETTLE));
-    let settled = async {
-        loop {
-            let alive = metrics.num_alive_tasks();
-            events.see_all(watch);
-            if alive == 0 && events.writing.is_empty() {
-                break;
+/// The runtime of a pull. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("a runtime until its end")
+    }
+
+    /// End the pull: its tasks are dropped, and with them their connections and locks. A file that is being written is
+    /// waited for, because the next pull would write the same one. A thread that waits for a name server or for another
+    /// pull's lock gets its grace: it ends by itself, and nothing comes of it.
+    async fn end(mut self, events: &mut Events, watch: &Watch) {
+        let metrics = self.runtime().metrics();
+        let threads = tokio::task::spawn_blocking(move || {
+            if let Some(runtime) = self.0.take() {
+                runtime.shutdown_timeout(SETTLE);
             }
-            tokio::time::sleep(POLL).await;
+        });
+        let settled = async {
+            loop {
+                let alive = metrics.num_alive_tasks();
+                events.see_all(watch);
+                if alive == 0 && events.writing.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            _ = threads => {}
+            () = settled => {}
         }
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        _ = threads => {}
-        () = settled => {}
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
