@@ -1,8 +1,10 @@
 /** A sandbox from the moment that the addon hands it over to the end of its scope. */
 import type { Native } from "@effect-microsandbox/native"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Tracer from "effect/Tracer"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
 import { type Boot, makeBoot, withStages } from "./boot.ts"
@@ -61,15 +63,28 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
  * Ends a sandbox as `onClose` says and gives its handle back, to the addon's own deadlines. What cannot be ended is a
  * leak, and a leak is a defect; a sandbox that somebody else has ended is not.
  */
-const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> =>
+const close = (handle: Native.Sandbox, { onClose }: Ending, span: Tracer.SpanOptions): Effect.Effect<void> =>
   Effect.promise(() => handle.end(onClose, toNativeStop({}))).pipe(
     Effect.flatMap((outcome) =>
       outcome._tag === "Failed"
         ? Effect.die(toError({ operation: "Sandbox.close", sandbox: handle.name }, outcome.failure))
         : Effect.void
     ),
-    Effect.withSpan("Sandbox.close", { attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose } })
+    Effect.withSpan("Sandbox.close", {
+      ...span,
+      attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose }
+    })
   )
+
+/** The span of a sandbox's end belongs where that of its beginning does, and not below it: that one has ended by then. */
+const besideCurrent: Effect.Effect<Tracer.SpanOptions> = Effect.map(
+  Effect.option(Effect.currentSpan),
+  (current) =>
+    Option.match(Option.flatMap(current, ({ parent }) => parent), {
+      onNone: () => ({ root: true }),
+      onSome: (parent) => ({ parent })
+    })
+)
 
 /** Takes a sandbox from a call of the addon that boots it, and ends it with the scope. */
 export const acquireSandbox = (
@@ -79,11 +94,13 @@ export const acquireSandbox = (
   run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>,
   watched?: Boot
 ): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
-  Effect.flatMap(watched === undefined ? makeBoot(native) : Effect.succeed(watched), (boot) => {
+  Effect.gen(function*() {
+    const boot = watched ?? (yield* makeBoot(native))
+    const span = yield* besideCurrent
     const ending: Ending = { onClose }
-    return native.acquire((token) => run(token, boot.progress), (handle) => close(handle, ending)).pipe(
-      mapFailure(subject),
-      withStages(boot, subject),
-      Effect.map((handle) => makeSandbox(native, handle, ending))
-    )
+    const handle = yield* native.acquire(
+      (token) => run(token, boot.progress),
+      (handle) => close(handle, ending, span)
+    ).pipe(mapFailure(subject), withStages(boot, subject))
+    return makeSandbox(native, handle, ending)
   })
