@@ -4,9 +4,9 @@
  *     npm run demo
  *     npm run demo -- --image alpine
  */
-import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { Backend, MicrosandboxError, Progress, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Clock, Console, Effect, Fiber, FileSystem, Layer, Option, Path, Ref, Schedule, Stream } from "effect"
+import { Cause, Clock, Console, Effect, FileSystem, Layer, Option, Path, Ref, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as os from "node:os"
 import * as Rootfs from "./Rootfs.ts"
@@ -26,15 +26,6 @@ const makeSteps = Effect.gen(function*() {
   })
 })
 
-/** Says what is going on: at once, and again every few seconds. */
-const withProgress = <A, E, R>(text: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(
-    Effect.forkChild(Effect.repeat(Console.log(`           ${text}…`), Schedule.spaced("3 seconds")), {
-      startImmediately: true
-    }),
-    (progress) => Effect.ensuring(effect, Fiber.interrupt(progress))
-  )
-
 const ticks = "for i in 1 2 3 4 5; do echo tick $i; sleep 0.5; done"
 
 const demo = Effect.fn("demo")(function*(image: Option.Option<string>) {
@@ -47,7 +38,10 @@ const demo = Effect.fn("demo")(function*(image: Option.Option<string>) {
   if (Option.isNone(image)) yield* step("made a root file system of busybox")
 
   yield* Effect.scoped(Effect.gen(function*() {
-    const sandbox = yield* withProgress("booting", Sandbox.make({ image: root, memory: "256 MiB" }))
+    const sandbox = yield* Sandbox.makeStream({ image: root, memory: "256 MiB" }).pipe(
+      Progress.render,
+      Sandbox.fromStream
+    )
     yield* step(`booted the microVM ${sandbox.name}`)
 
     const uname = yield* sandbox.exec("uname", ["-a"])

@@ -140,13 +140,16 @@ selftest() {
 
 # What may end with "install this" comes before what takes long.
 make_ready() {
-  local host=() setup=(--no-native) part
-  if is_wanted selftest; then host=(--install); fi
-  if is_wanted vm || is_wanted long; then host=(--install rootfs); fi
+  local packages=() setup=(--no-native) part
+  if is_wanted selftest || is_wanted vm || is_wanted long; then
+    packages=(test/host/run.sh --install rootfs registry)
+  elif is_wanted store; then
+    packages=(test/host/install.sh rootfs registry)
+  fi
   for part in clippy cargo binding unit store selftest vm long; do
     if is_wanted $part; then setup=(); fi
   done
-  ((${#host[@]} == 0)) || run bash test/host/run.sh "${host[@]}" || return
+  ((${#packages[@]} == 0)) || run bash "${packages[@]}" || return
   run bash scripts/setup.sh ${setup[@]+"${setup[@]}"}
 }
 started=$SECONDS

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed of Debian (12) is there. Silent if it is.
 #
-#     install.sh rootfs   for a guest's root file system: the static busybox
-#     install.sh host     that, and what the software KVM host is made of
+#     install.sh [rootfs] [registry] [host]
+#
+# rootfs: the static busybox that a guest's root file system is made of. registry: the registry that tests pull from.
+# host: what the software KVM host is made of, and a rootfs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 say() { printf 'host: %s\n' "$*" >&2; }
@@ -18,11 +20,13 @@ have_kernel() {
   return 1
 }
 
-what=$1
+wanted=" $* "
+is_wanted() { [[ $wanted == *" $1 "* ]]; }
 find_missing() {
   missing=()
-  have_static_busybox || missing+=(busybox-static)
-  [[ $what == host ]] || return 0
+  if is_wanted rootfs || is_wanted host; then have_static_busybox || missing+=(busybox-static); fi
+  if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
+  is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)
   have_kernel || missing+=(linux-image-amd64)
   have mkfs.ext4 || missing+=(e2fsprogs)
@@ -69,6 +73,10 @@ apt "${packages[@]}" --download-only
 # apt refuses to work on a machine where dpkg was killed.
 trap 'say "waiting for dpkg, which must not be killed"; stopped=1' INT TERM HUP
 apt "${packages[@]}"
+# Debian starts it as a service, where there are services. It is for the tests here, which start their own.
+if [[ " ${missing[*]} " == *' docker-registry '* && -d /run/systemd/system ]]; then
+  systemctl --quiet disable --now docker-registry || say 'could not switch the service docker-registry off'
+fi
 [[ -z ${stopped-} ]] || exit 143
 find_missing
 ((${#missing[@]} == 0)) || fail 'installed, but still missing'

@@ -3,8 +3,8 @@
 # that emulates a CPU with AMD-V and has this machine's files (a copy-on-write view of them). See README.md.
 #
 # usage: run.sh [--] <command> [args...]
-#        run.sh --why               why it would be the software host; status 1 if it would not
-#        run.sh --install [rootfs]  only installs what that needs, and for `rootfs` the busybox that a guest's root is made of
+#        run.sh --why                why it would be the software host; status 1 if it would not
+#        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry
 # HOST=software     take the software host even where KVM is usable
 # HOST_TIMEOUT      seconds until it is ended, with status 124 (3600)
 # HOST_MEMORY       MiB of memory (6144)
@@ -16,7 +16,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'host: %s\n' "$*" >&2; }
 
 if (($# == 0)) || [[ $* == -- ]]; then
-  say 'usage: run.sh --why | --install [rootfs] | [--] <command> [args...]'
+  say 'usage: run.sh --why | --install [rootfs] [registry] | [--] <command> [args...]'
   exit 64
 fi
 
@@ -47,8 +47,8 @@ case $1 in
     [[ -n $reason ]]
     exit ;;
   --install)
-    if [[ -n $reason ]]; then set -- --install host; fi
-    [[ -z ${2-} ]] || exec bash "$here/install.sh" "$2"
+    if [[ -n $reason ]]; then set -- "$@" host; fi
+    (($# == 1)) || exec bash "$here/install.sh" "${@:2}"
     exit 0 ;;
   --) shift ;;
 esac

@@ -1,27 +1,14 @@
-/** What test/vm shows for a few moments, for many: chosen by a generator with a fixed seed, so that a run can be repeated. */
+/** What test/vm shows for a few moments, for many. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Layer, Random } from "effect"
-import { isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { interruptions } from "../support/Interruptions.ts"
+import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { seeded } from "../support/Seeded.ts"
 
-const seeded = Random.withSeed("effect-microsandbox")
-
-layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("interruption", (it) => {
-  it.effect("of a boot leaves nothing, at 60 moments", () =>
-    Effect.gen(function*() {
-      const image = yield* rootDirectory
-      const { native } = yield* Backend.Backend
-      for (let round = 0; round < 60; round++) {
-        const delay = yield* Random.nextIntBetween(0, 6000)
-        const fiber = yield* Effect.forkChild(
-          Effect.scoped(Effect.andThen(Sandbox.make({ name: "early", image }), Effect.never))
-        )
-        yield* Effect.sleep(delay)
-        yield* Fiber.interrupt(fiber)
-        assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
-      }
-    }).pipe(seeded))
+layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("an interruption", (it) => {
+  it.effect("of a make, a program, a branch or a close leaves nothing, at 200 moments", () =>
+    seeded(interruptions(200, 20)))
 })
 
 const layerSandbox = Layer.unwrap(Effect.map(rootDirectory, (image) => Sandbox.layer({ image }))).pipe(

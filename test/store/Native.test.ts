@@ -49,6 +49,7 @@ const hangingCreate = (native: Native.Native["Service"], backend: Native.Backend
   native.call((token) =>
     backend.createSandbox(
       { name: "hangs", image: { _tag: "Oci", reference: `127.0.0.1:${port}/hangs:1` }, onClose: "destroy" },
+      native.makeProgress(false),
       token
     )
   )

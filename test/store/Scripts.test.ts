@@ -68,13 +68,15 @@ layer(NodeServices.layer, { excludeTestServices: true, timeout: "2 minutes" })("
       assert.isFalse(yield* fs.exists(`${checkout}/node_modules/.package-lock.json`))
     }))
 
-  it.effect("without QEMU, and without the means to install it, is told what is missing", () =>
+  it.effect("without QEMU or a registry, and without the means to install it, is told what is missing", () =>
     Effect.gen(function*() {
       const checkout = yield* freshCheckout
-      const PATH = yield* commandsWithout("qemu-system-x86_64", "apt-get")
-      const { last, status } = yield* run(checkout, { PATH }, "test/host/install.sh", "host")
-      assert.strictEqual(status, 69)
-      assert.match(last, /missing.*qemu-system-x86/)
+      const PATH = yield* commandsWithout("qemu-system-x86_64", "docker-registry", "apt-get")
+      for (const [what, missing] of [["host", "qemu-system-x86"], ["registry", "docker-registry"]] as const) {
+        const { last, status } = yield* run(checkout, { PATH }, "test/host/install.sh", what)
+        assert.strictEqual(status, 69)
+        assert.match(last, new RegExp(`missing.*: ${missing}$`))
+      }
     }))
 
   it.effect("is not asked for a part of the tests that does not exist", () =>

@@ -38,6 +38,20 @@ export const processesWith = Effect.fn("processesWith")(function*(text: string) 
 /** The VM processes of a sandbox. */
 export const vmProcesses = (name: string) => processesWith(`\0machine\0--name\0${name}\0`)
 
+/** The processes of the runtime, of whatever sandbox, that have a file of a home open: all of that home's. */
+export const runtimeProcesses = Effect.fn("runtimeProcesses")(function*(home: string) {
+  return yield* Effect.filter(yield* processesWith("\0machine\0--name\0"), (pid) => hasOpenBelow(pid, `${home}/`))
+})
+
+const hasOpenBelow = Effect.fn("hasOpenBelow")(function*(pid: string, directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const entries = yield* fs.readDirectory(`/proc/${pid}/fd`)
+  const files = yield* Effect.forEach(entries, (entry) =>
+    // It was closed while we looked.
+    Effect.orElseSucceed(fs.readLink(`/proc/${pid}/fd/${entry}`), () => ""))
+  return files.some((file) => file.startsWith(directory))
+}, Effect.orElseSucceed(() => false))
+
 /** Whether nothing of a sandbox is left in the backend or on this machine: its name can be used again. */
 export const isFree = Effect.fn("isFree")(function*(name: string) {
   const found = yield* Effect.result(Sandbox.get(name))

@@ -2,8 +2,7 @@
  * Sandboxes: real microVMs, as scoped values and layers.
  *
  * {@link make} boots one and ends it with the scope; {@link layer} gives one to a whole program. Interrupting a boot
- * stops it, waits until that is confirmed, and leaves the name free. (Layers of an image that are being downloaded then
- * are finished into the cache.)
+ * stops it, the downloads of its image included, waits until that is confirmed, and leaves the name free.
  *
  * @stability unstable
  * @since 0.1.0
@@ -19,16 +18,19 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
+import { type Boot, streamBoot } from "./internal/boot.ts"
 import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import { defined, Name, OnClose as OnCloseSchema, Span, toMillis } from "./internal/inputs.ts"
 import { entries, LogOptions, LogStreamOptions, toEntries, toNativeOptions as toNativeLogOptions } from "./internal/logs.ts"
 import { defaultDeadline, sampleOf } from "./internal/metrics.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
+import { withoutCredentials } from "./internal/operation.ts"
 import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import type * as Logs from "./Logs.ts"
 import type * as Metrics from "./Metrics.ts"
+import type * as Progress from "./Progress.ts"
 import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
 
@@ -268,20 +270,93 @@ const decodeMake = decodeOptions(SandboxOptions.Options, makeSubject)
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fn("Sandbox.make")(function*(
-  options: Options
+export const make = (options: Options): Effect.Effect<Sandbox, MicrosandboxError, Backend | Scope.Scope> =>
+  makeWatched(options)
+
+const makeWatched = Effect.fn("Sandbox.make")(function*(
+  options: Options,
+  boot?: Boot
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(options)
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": imageText(rest.image) })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": withoutCredentials(imageText(rest.image)) })
   const { handle: backend, native } = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose })
   return yield* acquireSandbox(
     native,
     { ...makeSubject, sandbox: name },
     onClose,
-    (token) => backend.createSandbox(what, token)
+    (token, progress) => backend.createSandbox(what, progress, token),
+    boot
   )
 })
+
+/**
+ * The last element of {@link makeStream}.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ready {
+  readonly _tag: "Ready"
+  readonly sandbox: Sandbox
+}
+
+/**
+ * Boots a sandbox as {@link make} does, and says what it is doing: the events of the pull and of the boot, and at last the
+ * sandbox.
+ *
+ * **Details**
+ *
+ * The sandbox belongs to the scope of whoever runs the stream. Leaving the stream before its last element undoes the boot,
+ * as an interruption of `make` does. A slow reader does not slow the boot. It fails as `make` does.
+ *
+ * **Example** (The bytes of a pull)
+ *
+ * ```ts
+ * import { Sandbox } from "@effect-microsandbox/core"
+ * import { Console, Effect, Stream } from "effect"
+ *
+ * const boot = Sandbox.makeStream({ image: "alpine" }).pipe(
+ *   Stream.tap((event) => event._tag === "LayerDownloadProgress" ? Console.log(event.layer, event.bytes) : Effect.void),
+ *   Sandbox.fromStream
+ * )
+ * ```
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeStream = (
+  options: Options
+): Stream.Stream<Progress.Event | Ready, MicrosandboxError, Backend | Scope.Scope> =>
+  Stream.flatMap(
+    Stream.fromEffect(Effect.service(Backend)),
+    ({ native }) =>
+      streamBoot(native, makeSubject, (boot) =>
+        makeWatched(options, boot), (sandbox): Ready => ({ _tag: "Ready", sandbox }))
+  )
+
+/**
+ * Runs {@link makeStream} to its end, whatever was put behind it, and gives the sandbox.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromStream = <E, R>(
+  stream: Stream.Stream<Progress.Event | Ready, E, R>
+): Effect.Effect<Sandbox, E, R> =>
+  Effect.flatMap(
+    Stream.runLast(stream),
+    Option.match({
+      onNone: () => Effect.die(new Error("the stream of a boot ended without its sandbox")),
+      onSome: (last) =>
+        last._tag === "Ready"
+          ? Effect.succeed(last.sandbox)
+          : Effect.die(new Error("the stream of a boot ended without its sandbox"))
+    })
+  )
 
 const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
 
@@ -310,7 +385,7 @@ export const start = Effect.fn("Sandbox.start")(function*(
     native,
     { ...startSubject, sandbox: name },
     onClose,
-    (token) => backend.startSandbox(name, onClose, token)
+    (token, progress) => backend.startSandbox(name, onClose, progress, token)
   )
 })
 
@@ -374,14 +449,14 @@ export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
       reason: new InvalidConfig({ message: "name: which sandbox to connect to", field: "name" })
     })
   }
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": imageText(rest.image) })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": withoutCredentials(imageText(rest.image)) })
   const { handle: backend, native } = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose: onClose ?? "stop" })
   return yield* acquireSandbox(
     native,
     { ...connectOrCreateSubject, sandbox: name },
     (handle) => onClose ?? (handle.connected ? "detach" : "stop"),
-    (token) => backend.connectOrCreateSandbox(what, toMillis(connectTime), token)
+    (token, progress) => backend.connectOrCreateSandbox(what, toMillis(connectTime), progress, token)
   )
 })
 

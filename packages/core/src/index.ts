@@ -46,6 +46,14 @@ export * as Metrics from "./Metrics.ts"
 export * as MicrosandboxError from "./MicrosandboxError.ts"
 
 /**
+ * What a boot is doing, and a renderer for it.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Progress from "./Progress.ts"
+
+/**
  * Sandboxes: real microVMs, as scoped values and layers.
  *
  * @stability unstable

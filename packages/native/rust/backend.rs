@@ -20,6 +20,7 @@ use crate::sandbox::{
     Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, kill, milliseconds_of, start, stop,
     wait,
 };
+use crate::progress::Progress;
 use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.
@@ -128,8 +129,18 @@ impl Backend {
 
     /// Boot a sandbox. When this fails or is cancelled, the name is free again before it answers.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
-    pub async fn create_sandbox(&self, options: SandboxOptions, token: &CancelToken) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| async move { create(value, &options, cancel).await })).await)
+    pub async fn create_sandbox(
+        &self,
+        options: SandboxOptions,
+        progress: &Progress,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Sandbox>> {
+        let watch = progress.watch();
+        let call = self.slot.run(token, |value, cancel| {
+            let watch = watch.clone();
+            async move { create(value, &options, &watch, cancel).await }
+        });
+        Ok(Box::pin(watch.clone().during(call)).await)
     }
 
     /// Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox.
@@ -138,9 +149,11 @@ impl Backend {
         &self,
         name: String,
         on_close: Ending,
+        progress: &Progress,
         token: &CancelToken,
     ) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| start(value, name, on_close, cancel))).await)
+        let call = self.slot.run(token, |value, cancel| start(value, name, on_close, cancel));
+        Ok(Box::pin(progress.watch().during(call)).await)
     }
 
     /// Connect to a sandbox that runs.
@@ -160,9 +173,15 @@ impl Backend {
         &self,
         options: SandboxOptions,
         timeout_ms: f64,
+        progress: &Progress,
         token: &CancelToken,
     ) -> napi::Result<Outcome<Sandbox>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| connect_or_create(value, options, timeout_ms, cancel))).await)
+        let watch = progress.watch();
+        let call = self.slot.run(token, |value, cancel| {
+            let watch = watch.clone();
+            async move { connect_or_create(value, &options, timeout_ms, &watch, cancel).await }
+        });
+        Ok(Box::pin(watch.clone().during(call)).await)
     }
 
     /// One page of the sandboxes, in the order in which they were made.

@@ -18,6 +18,8 @@ mod logs;
 mod metrics;
 mod outcome;
 mod owner;
+mod progress;
+mod pull;
 mod runtime;
 mod sandbox;
 mod slot;
@@ -27,6 +29,7 @@ use napi_derive::{module_init, napi};
 #[module_init]
 fn init() {
     runtime::install();
+    progress::install();
 }
 
 /// The versions that the TypeScript side holds against its own constants.

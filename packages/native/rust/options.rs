@@ -18,6 +18,7 @@ use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
 use crate::owner::CREATION_LABEL;
+use crate::pull::RegistryOverrides;
 use crate::sandbox::Ending;
 
 /// What a sandbox is made of.
@@ -218,6 +219,17 @@ pub struct RegistryOptions {
     pub auth: Option<AuthOptions>,
     pub insecure: bool,
     pub ca_certs: Option<Buffer>,
+}
+
+impl RegistryOptions {
+    /// For a pull of our own. Who asks is in the configuration that the pull is for.
+    pub(crate) fn overrides(&self) -> RegistryOverrides {
+        RegistryOverrides {
+            auth: None,
+            insecure: self.insecure,
+            ca_certs: self.ca_certs.iter().map(|certs| certs.to_vec()).collect(),
+        }
+    }
 }
 
 /// Who asks a registry. Not `Debug`: it holds a password.

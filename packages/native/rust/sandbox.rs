@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{Sandbox as EngineSandbox, SandboxHandle, SandboxStatus};
+use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxConfig, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
@@ -18,9 +18,11 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
-use crate::options::{SandboxOptions, build};
+use crate::options::{RegistryOptions, SandboxOptions, build};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session, own};
+use crate::progress::{Progress, Watch};
+use crate::pull::{Pull, PullRequest, named};
 use crate::slot::{InEngine, Slot};
 
 /// The shell of a sandbox that names none, as the engine has it.
@@ -199,16 +201,21 @@ impl Sandbox {
 
     /// Stop, and start again: the same sandbox, in a new VM, behind the same handle.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
-    pub async fn restart(&self, options: StopOptions, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
+    pub async fn restart(
+        &self,
+        options: StopOptions,
+        progress: &Progress,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<()>> {
+        let call = self.slot.run(token, |value, cancel| async move {
             cancel.guard(value.stop(&options)).await?;
             let handle = cancel.guard(value.handle()).await?;
             let detached = !value.sandbox.owns_lifecycle();
             let sandbox = boot(value.sandbox.backend(), &handle, detached, &cancel).await?;
             let live = value.live.engine().count(Kind::Sandbox);
             self.slot.replace(&value, SandboxValue { sandbox, live }).map_err(Stop::Failed)
-        }))
-        .await)
+        });
+        Ok(Box::pin(progress.watch().during(call)).await)
     }
 
     /// The round trip to the guest's agent, in milliseconds. It does not count as activity.
@@ -313,6 +320,7 @@ impl SandboxValue {
 pub(crate) async fn create(
     value: Arc<BackendValue>,
     options: &SandboxOptions,
+    watch: &Watch,
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
     let backend = &value.backend;
@@ -323,23 +331,48 @@ pub(crate) async fn create(
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
-    let owner = value.owner(options.on_close);
+    let build = async { build(options, &attempt.id)?.labels(value.owner(options.on_close)).build().await };
+    let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
+    pull(&value, &mut config, options, watch, &cancel).await?;
     let boot = async {
-        let builder = build(options, &attempt.id)?.labels(owner);
-        if options.on_close == Ending::Detach { builder.create_detached().await } else { builder.create().await }
+        if options.on_close == Ending::Detach {
+            EngineSandbox::create_detached(config).await
+        } else {
+            EngineSandbox::create(config).await
+        }
     };
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
     let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(Stop::Failed(Failure::ImageNotFound { message, .. })) => {
-            Stop::Failed(Failure::ImageNotFound { message, reference: options.image.text().to_owned() })
-        }
-        Err(stop) => stop,
+        Err(Stop::Failed(failure)) => Stop::Failed(named(failure, options.image.text())),
+        Err(Stop::Cancelled) => Stop::Cancelled,
     };
     match attempt.roll_back().await {
         Ok(()) => Err(stop),
         Err(detail) => Err(Failure::rollback_incomplete(&options.name, &detail, &stop).into()),
     }
+}
+
+/// Pull the image of a sandbox that is about to be created, unless it is there, or the name is not free: then the engine
+/// refuses the sandbox before it would pull.
+async fn pull(
+    value: &BackendValue,
+    config: &mut SandboxConfig,
+    options: &SandboxOptions,
+    watch: &Watch,
+    cancel: &Cancel,
+) -> Result<(), Stop> {
+    let Some(local) = value.backend.as_local() else { return Ok(()) };
+    let defaults = &local.config().sandbox_defaults.oci;
+    let Some(request) = PullRequest::of(config, defaults, options.registry.as_ref().map(RegistryOptions::overrides).unwrap_or_default()) else { return Ok(()) };
+    let Some(pull) = Pull::needed(&value.backend, request, watch)? else { return Ok(()) };
+    if !config.replace_existing && value.lookup(&config.spec.name).await.is_ok() {
+        return Ok(());
+    }
+    pull.run(watch, cancel).await?;
+    // The registry was asked: create need not ask again.
+    config.spec.pull_policy = PullPolicy::IfMissing;
+    Ok(())
 }
 
 /// Start a sandbox that has stopped.
@@ -395,8 +428,9 @@ const TURNS: usize = 5;
 /// the same time: then all of them get the one that was made first.
 pub(crate) async fn connect_or_create(
     value: Arc<BackendValue>,
-    options: SandboxOptions,
+    options: &SandboxOptions,
     timeout_ms: f64,
+    watch: &Watch,
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
     let deadline = tokio::time::Instant::now() + SETTLE;
@@ -404,7 +438,7 @@ pub(crate) async fn connect_or_create(
     loop {
         turn += 1;
         let tried = match cancel.guard(value.lookup(&options.name)).await {
-            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => create(value.clone(), &options, cancel.clone()).await,
+            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => create(value.clone(), options, watch, cancel.clone()).await,
             Err(stop) => Err(stop),
             Ok(handle) if handle.status_snapshot() == SandboxStatus::Starting => {
                 // Somebody else starts it: look again.

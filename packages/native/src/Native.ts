@@ -27,6 +27,7 @@ import type * as Binding from "./internal/binding.ts"
  */
 export type {
   Backend,
+  BootStage,
   CancelToken,
   Exec,
   ExecEvent,
@@ -40,6 +41,9 @@ export type {
   MetricsReading,
   MetricsSample,
   Outcome,
+  Progress,
+  ProgressEvent,
+  PullImageOptions,
   Sandbox,
   SandboxConfig,
   SandboxInfo,
@@ -127,6 +131,9 @@ export class Native extends Context.Service<Native, {
     release: (handle: A) => Effect.Effect<void>
   ) => Effect.Effect<A, NativeError, Scope.Scope>
 
+  /** Where one call that boots a sandbox says what it does. `listens`: its events will be read. */
+  readonly makeProgress: (listens: boolean) => Binding.Progress
+
   /** What is alive in the engine now. */
   readonly live: Effect.Effect<Binding.LiveHandles>
 }>()("@effect-microsandbox/native/Native") {}
@@ -212,6 +219,7 @@ const make = Effect.gen(function*() {
     engine,
     call,
     acquire: makeAcquire(call),
+    makeProgress: (listens) => new addon.Progress(listens),
     live: Effect.sync(() => engine.live())
   })
 })

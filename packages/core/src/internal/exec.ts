@@ -13,7 +13,7 @@ import type { ExecEvent, ExecHandle, ExecOptions, ExecOutput, ExitStatus, SpawnO
 import { KillTimeout, MicrosandboxError } from "../MicrosandboxError.ts"
 import { decodeOptions, mapFailure, type Subject } from "./failure.ts"
 import { defined, Span, Text, toMillis, Variables } from "./inputs.ts"
-import { attributesOf, subjectOf, type Target } from "./operation.ts"
+import { attributesOf, executable, subjectOf, type Target } from "./operation.ts"
 
 /** Enough to amortize a crossing of the border, little enough to start work on soon. */
 const batchBytes = 256 * 1024
@@ -68,6 +68,7 @@ export const exec = (operation: string, target: Target) => {
     options: ExecOptions = {}
   ): Effect.fn.Return<ExecOutput, MicrosandboxError> {
     const { stdin, timeout, ...rest } = yield* decode({ ...options, command, args })
+    yield* Effect.annotateCurrentSpan("process.executable.name", executable(command))
     const output = yield* native.call((token) =>
       handle.exec(
         defined({
@@ -79,6 +80,7 @@ export const exec = (operation: string, target: Target) => {
         token
       )
     ).pipe(mapFailure(subject))
+    yield* Effect.annotateCurrentSpan("process.exit.code", output.exitCode)
     return new Output(output.exitCode, output.stdout, output.stderr)
   })
 }
@@ -120,6 +122,7 @@ export const spawn = (operation: string, target: Target) => {
     options: SpawnOptions = {}
   ): Effect.fn.Return<ExecHandle, MicrosandboxError, Scope.Scope> {
     const what = yield* decode({ ...options, command, args })
+    yield* Effect.annotateCurrentSpan("process.executable.name", executable(command))
     // A scope of its own: a program that could not be started is given back now, and not when a long scope closes.
     const scope = yield* Scope.fork(yield* Effect.scope)
     const { events, handle, pid } = yield* Effect.gen(function*() {
@@ -130,6 +133,7 @@ export const spawn = (operation: string, target: Target) => {
       const events = yield* makeEvents(native, handle, subject)
       return { events, handle, pid: yield* events.started }
     }).pipe(Scope.provide(scope), Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
+    yield* Effect.annotateCurrentSpan("process.pid", pid)
     const control = (run: (token: Native.CancelToken) => ReturnType<Native.Exec["signal"]>) =>
       native.call(run).pipe(mapFailure(subject))
     const exited = Effect.map(events.exited, exitStatus)

@@ -29,3 +29,10 @@ export const operation = <A>(target: Target, name: string, run: Run<A>): Effect.
 /** The same without a span, for the inside of an `Effect.fn`. */
 export const call = <A>(target: Target, name: string, run: Run<A>): Effect.Effect<A, MicrosandboxError> =>
   target.native.call((token) => run(target.handle, token)).pipe(mapFailure(subjectOf(name, target)))
+
+/** An image as a span may name it: whatever stands before an `@` that begins no digest could be a password. */
+export const withoutCredentials = (image: string): string =>
+  /^\.{0,2}\//.test(image) ? image : image.replace(/^.*@(?![a-z0-9+._-]+:[0-9a-f]+$)/is, "")
+
+/** The program of a span: its name, and never what it was given. */
+export const executable = (command: string): string => command.slice(command.lastIndexOf("/") + 1)

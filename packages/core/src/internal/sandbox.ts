@@ -2,11 +2,14 @@
 import type { Native } from "@effect-microsandbox/native"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Tracer from "effect/Tracer"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
 import { toInfo, toStopResult } from "./catalogue.ts"
+import { type Boot, makeBoot, withStages } from "./boot.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
@@ -57,7 +60,10 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
     wait: Effect.map(operation(target, "Sandbox.wait", (handle, token) => handle.wait(token)), toStopResult),
     restart: Effect.fn("Sandbox.restart", { attributes })(function*(options = {}) {
       const how = toNativeStop(yield* decodeRestart(options))
-      yield* call(target, "Sandbox.restart", (handle, token) => handle.restart(how, token))
+      const boot = yield* makeBoot(native)
+      yield* call(target, "Sandbox.restart", (handle, token) => handle.restart(how, boot.progress, token)).pipe(
+        withStages(boot, subjectOf("Sandbox.restart", target))
+      )
     }),
     ping: Effect.map(operation(target, "Sandbox.ping", (handle, token) => handle.ping(token)), Duration.millis),
     touch: operation(target, "Sandbox.touch", (handle, token) => handle.touch(token)),
@@ -76,28 +82,46 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
  * Ends a sandbox as `onClose` says and gives its handle back, to the addon's own deadlines. What cannot be ended is a
  * leak, and a leak is a defect; a sandbox that somebody else has ended is not.
  */
-const close = (handle: Native.Sandbox, { onClose }: Ending): Effect.Effect<void> =>
+const close = (handle: Native.Sandbox, { onClose }: Ending, span: Tracer.SpanOptions): Effect.Effect<void> =>
   Effect.promise(() => handle.end(onClose, toNativeStop({}))).pipe(
     Effect.flatMap((outcome) =>
       outcome._tag === "Failed"
         ? Effect.die(toError({ operation: "Sandbox.close", sandbox: handle.name }, outcome.failure))
         : Effect.void
     ),
-    Effect.withSpan("Sandbox.close", { attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose } })
+    Effect.withSpan("Sandbox.close", {
+      ...span,
+      attributes: { "sandbox.name": handle.name, "sandbox.on_close": onClose }
+    })
   )
 
-/** Takes a sandbox from a call of the addon, and ends it with the scope as `onClose` says. */
+/** The span of a sandbox's end belongs where that of its beginning does, and not below it: that one has ended by then. */
+const besideCurrent: Effect.Effect<Tracer.SpanOptions> = Effect.map(
+  Effect.option(Effect.currentSpan),
+  (current) =>
+    Option.match(Option.flatMap(current, ({ parent }) => parent), {
+      onNone: () => ({ root: true }),
+      onSome: (parent) => ({ parent })
+    })
+)
+
+/** Takes a sandbox from a call of the addon that boots it, and ends it with the scope as `onClose` says. */
 export const acquireSandbox = (
   native: Native.Native["Service"],
   subject: Subject,
   onClose: OnClose | ((handle: Native.Sandbox) => OnClose),
-  run: (token: Native.CancelToken) => Promise<Native.Outcome<Native.Sandbox>>
-): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> => {
-  let ending: Ending | undefined
-  const endingOf = (handle: Native.Sandbox): Ending =>
-    ending ??= { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
-  return native.acquire(run, (handle) => close(handle, endingOf(handle))).pipe(
-    mapFailure(subject),
-    Effect.map((handle) => makeSandbox(native, handle, endingOf(handle)))
-  )
-}
+  run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>,
+  watched?: Boot
+): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const boot = watched ?? (yield* makeBoot(native))
+    const span = yield* besideCurrent
+    let ending: Ending | undefined
+    const endingOf = (handle: Native.Sandbox): Ending =>
+      ending ??= { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
+    const handle = yield* native.acquire(
+      (token) => run(token, boot.progress),
+      (handle) => close(handle, endingOf(handle), span)
+    ).pipe(mapFailure(subject), withStages(boot, subject))
+    return makeSandbox(native, handle, endingOf(handle))
+  })

@@ -11,7 +11,7 @@ export declare class Backend {
   /** The directory of a local backend. */
   get home(): string | null
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
-  createSandbox(options: SandboxOptions, token: CancelToken): Promise<Outcome<Sandbox>>
+  createSandbox(options: SandboxOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
   startSandbox(name: string, onClose: Ending, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Connect to a sandbox that runs. */

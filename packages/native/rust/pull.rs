@@ -1,0 +1,346 @@
+//! Pulling an image: what the engine's create does for a missing image, with progress, and with an end when it is cancelled.
+//!
+//! The engine downloads and unpacks each layer in a task that goes on when the pull is dropped. Here these tasks are on a
+//! runtime of the pull's own, which ends with it. After a pull, create finds the image in the cache.
+
+use std::collections::BTreeSet;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use microsandbox::RegistryAuth;
+use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::config::OciSandboxDefaults;
+use microsandbox::sandbox::{PullPolicy, RootDisk, RootfsSource, SandboxConfig};
+use microsandbox::{LocalBackend, MicrosandboxError, MicrosandboxResult};
+use microsandbox_image::{
+    GlobalCache, ImageError, Platform, PullOptions, PullProgress, Reference, Registry, RootfsMaterialization,
+    progress_channel,
+};
+use napi_derive::napi;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::Receiver;
+
+use crate::backend::Backend;
+use crate::cancel::{Cancel, CancelToken};
+use crate::failure::Failure;
+use crate::outcome::{Outcome, Stop};
+use crate::progress::{Progress, Watch};
+
+/// Threads of a pull: layers are unpacked side by side.
+const THREADS: usize = 2;
+
+/// How long the end of a pull waits for a file that is being written, which cannot be interrupted.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// How long it waits for threads of which it does not know what they do: most end at once.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How to reach a registry, on top of the home's own settings.
+#[derive(Default)]
+pub(crate) struct RegistryOverrides {
+    /// Default: what the home or the user's Docker has for that registry.
+    pub(crate) auth: Option<RegistryAuth>,
+    /// Plain HTTP.
+    pub(crate) insecure: bool,
+    /// More certificates to trust, as PEM.
+    pub(crate) ca_certs: Vec<Vec<u8>>,
+}
+
+/// What to pull.
+pub(crate) struct PullRequest {
+    pub(crate) reference: String,
+    pub(crate) policy: PullPolicy,
+    pub(crate) materialization: RootfsMaterialization,
+    pub(crate) registry: RegistryOverrides,
+}
+
+impl PullRequest {
+    /// What the engine's create would pull for a sandbox; nothing when its root is no image. Not for a sandbox that is
+    /// made from a snapshot: its image is the very one of the snapshot, whatever the tag means now.
+    pub(crate) fn of(
+        config: &SandboxConfig,
+        defaults: &OciSandboxDefaults,
+        registry: RegistryOverrides,
+    ) -> Option<Self> {
+        let RootfsSource::Oci(oci) = &config.spec.image else { return None };
+        let root_disk = oci.root_disk.as_ref().or(defaults.root_disk.as_ref());
+        Some(Self {
+            reference: oci.reference.clone(),
+            policy: config.spec.pull_policy,
+            materialization: match root_disk {
+                Some(RootDisk::Flat { .. }) => RootfsMaterialization::Flat,
+                _ => RootfsMaterialization::Layered,
+            },
+            registry: RegistryOverrides { auth: registry.auth.or_else(|| config.registry_auth.clone()), ..registry },
+        })
+    }
+
+    fn options(&self) -> PullOptions {
+        PullOptions {
+            pull_policy: match self.policy {
+                PullPolicy::IfMissing => microsandbox_image::PullPolicy::IfMissing,
+                PullPolicy::Always => microsandbox_image::PullPolicy::Always,
+                PullPolicy::Never => microsandbox_image::PullPolicy::Never,
+            },
+            materialization: self.materialization,
+            ..PullOptions::default()
+        }
+    }
+}
+
+/// A pull that has something to do.
+pub(crate) struct Pull {
+    backend: Arc<dyn EngineBackend>,
+    reference: Reference,
+    request: PullRequest,
+}
+
+impl Pull {
+    /// Nothing to do is `None`: the image is in the cache and may be taken from there, or the backend pulls by itself.
+    pub(crate) fn needed(
+        backend: &Arc<dyn EngineBackend>,
+        request: PullRequest,
+        watch: &Watch,
+    ) -> MicrosandboxResult<Option<Self>> {
+        let Some(local) = backend.as_local() else { return Ok(None) };
+        let reference: Reference = request
+            .reference
+            .parse()
+            .map_err(|error| MicrosandboxError::InvalidConfig(format!("invalid image reference: {error}")))?;
+        let cache = GlobalCache::new(&local.cache_dir())?;
+        let cached = Registry::pull_cached(&cache, &reference, &request.options())?;
+        match cached {
+            Some((_, metadata)) => {
+                let name: Arc<str> = reference.to_string().into();
+                watch.pull(PullProgress::Resolving { reference: name.clone() });
+                watch.pull(PullProgress::Resolved {
+                    reference: name.clone(),
+                    manifest_digest: metadata.manifest_digest.into(),
+                    layer_count: metadata.layers.len(),
+                    total_download_bytes: metadata
+                        .layers
+                        .iter()
+                        .filter_map(|layer| layer.size_bytes)
+                        .reduce(|a, b| a + b),
+                });
+                watch.pull(PullProgress::Complete { reference: name, layer_count: metadata.layers.len() });
+                Ok(None)
+            }
+            None => Ok(Some(Self { backend: backend.clone(), reference, request })),
+        }
+    }
+
+    /// Pull. When this is cancelled no connection to the registry is left, and nothing writes to the cache.
+    pub(crate) async fn run(self, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
+        if self.request.policy == PullPolicy::Never {
+            let missing = ImageError::NotCached { reference: self.reference.to_string() };
+            return Err(MicrosandboxError::from(missing).into());
+        }
+        watch
+            .stage("pull", async {
+                let runtime = Builder::new_multi_thread()
+                    .worker_threads(THREADS)
+                    .thread_name("msb-pull")
+                    .enable_all()
+                    .build()
+                    .map_err(Failure::from)?;
+                self.run_on(Threads(Some(runtime)), watch, cancel).await
+            })
+            .await
+    }
+
+    async fn run_on(self, threads: Threads, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
+        let reference = self.request.reference.clone();
+        let (handle, sender) = progress_channel();
+        let mut task = threads.runtime().spawn(async move {
+            let Some(local) = self.backend.as_local() else { return Ok(()) };
+            let options = self.request.options();
+            let registry = registry(local, &self.reference, self.request.registry).await?;
+            match registry.pull_with_sender(&self.reference, &options, sender).await {
+                Ok(pulled) => Ok(pulled.map(|_| ())?),
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => Err(MicrosandboxError::Custom("the pull was ended".into())),
+            }
+        });
+        let mut events = Events { receiver: handle.into_receiver(), writing: BTreeSet::new() };
+        let result = loop {
+            tokio::select! {
+                biased;
+                () = cancel.requested() => break Err(Stop::Cancelled),
+                result = &mut task => break match result {
+                    Ok(pulled) => pulled.map_err(|error| named(Failure::from(error), &reference).into()),
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
+                },
+                Some(event) = events.receiver.recv() => events.see(event, watch),
+            }
+        };
+        threads.end(&mut events, watch).await;
+        result
+    }
+}
+
+/// A client as the engine's create makes it.
+async fn registry(
+    local: &LocalBackend,
+    reference: &Reference,
+    overrides: RegistryOverrides,
+) -> MicrosandboxResult<Registry> {
+    let config = local.config();
+    let auth = match overrides.auth {
+        Some(auth) => auth,
+        None => config.resolve_registry_auth(reference.registry())?,
+    };
+    let mut ca_certs = config.resolve_ca_certs().await?;
+    ca_certs.extend(overrides.ca_certs);
+    let mut insecure = config.insecure_registries();
+    if overrides.insecure {
+        insecure.push(reference.registry().to_owned());
+    }
+    let cache = GlobalCache::new_async(&local.cache_dir()).await?;
+    Ok(Registry::builder(Platform::host_linux(), cache)
+        .auth(auth)
+        .extra_ca_certs(ca_certs)
+        .add_insecure_registries(insecure)
+        .build()?)
+}
+
+/// The registry's answer only has a URL.
+pub(crate) fn named(failure: Failure, reference: &str) -> Failure {
+    match failure {
+        Failure::ImageNotFound { message, .. } => Failure::ImageNotFound { message, reference: reference.to_owned() },
+        other => other,
+    }
+}
+
+/// The events of a pull, and what they say is being written to the cache now.
+struct Events {
+    receiver: Receiver<PullProgress>,
+    /// Layers by index; `None` is the merged view.
+    writing: BTreeSet<Option<usize>>,
+}
+
+impl Events {
+    fn see(&mut self, event: PullProgress, watch: &Watch) {
+        match &event {
+            PullProgress::LayerMaterializeWriting { layer_index } => {
+                self.writing.insert(Some(*layer_index));
+            }
+            PullProgress::LayerMaterializeComplete { layer_index, .. } => {
+                self.writing.remove(&Some(*layer_index));
+            }
+            PullProgress::StitchWritingFsmeta | PullProgress::StitchWritingVmdk => {
+                self.writing.insert(None);
+            }
+            PullProgress::StitchComplete => {
+                self.writing.remove(&None);
+            }
+            _ => {}
+        }
+        watch.pull(event);
+    }
+
+    fn see_all(&mut self, watch: &Watch) {
+        while let Ok(event) = self.receiver.try_recv() {
+            self.see(event, watch);
+        }
+    }
+}
+
+/// The runtime of a pull. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("a runtime until its end")
+    }
+
+    /// End the pull: its tasks are dropped, and with them their connections and locks. A file that is being written is
+    /// waited for, because the next pull would write the same one. A thread that waits for a name server or for another
+    /// pull's lock gets its grace: it ends by itself, and nothing comes of it.
+    async fn end(mut self, events: &mut Events, watch: &Watch) {
+        let metrics = self.runtime().metrics();
+        let threads = tokio::task::spawn_blocking(move || {
+            if let Some(runtime) = self.0.take() {
+                runtime.shutdown_timeout(SETTLE);
+            }
+        });
+        let settled = async {
+            loop {
+                let alive = metrics.num_alive_tasks();
+                events.see_all(watch);
+                if alive == 0 && events.writing.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            _ = threads => {}
+            () = settled => {}
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// An image to pull into the cache of a backend.
+#[napi(object, object_to_js = false)]
+pub struct PullImageOptions {
+    pub reference: String,
+    #[napi(ts_type = "'always' | 'if-missing' | 'never'")]
+    pub pull_policy: Option<String>,
+    /// Speak plain HTTP with its registry.
+    pub insecure: Option<bool>,
+    /// Make the flat root file system of it, instead of the layered one.
+    pub flat: Option<bool>,
+}
+
+#[napi]
+impl Backend {
+    /// Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn pull_image(
+        &self,
+        options: PullImageOptions,
+        progress: &Progress,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<()>> {
+        let watch = progress.watch();
+        let call = self.slot.run(token, |value, cancel| {
+            let watch = watch.clone();
+            async move {
+                let policy =
+                    options.pull_policy.as_deref().map_or(Ok(PullPolicy::IfMissing), crate::sandbox::pull_policy);
+                let request = PullRequest {
+                    reference: options.reference,
+                    policy: policy?,
+                    materialization: match options.flat {
+                        Some(true) => RootfsMaterialization::Flat,
+                        _ => RootfsMaterialization::Layered,
+                    },
+                    registry: RegistryOverrides {
+                        insecure: options.insecure.unwrap_or_default(),
+                        ..RegistryOverrides::default()
+                    },
+                };
+                match Pull::needed(&value.backend, request, &watch)? {
+                    Some(pull) => pull.run(&watch, &cancel).await,
+                    None => Ok(()),
+                }
+            }
+        });
+        Ok(Box::pin(watch.clone().during(call)).await)
+    }
+}

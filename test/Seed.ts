@@ -1,0 +1,155 @@
+/**
+ * The seed of this SDK is the Ruby binding of the same engine (gem microsandbox-rb 0.9.0): every method of its classes, its
+ * name here, and the test that shows it. test/unit/Seed.test.ts checks that each name and each test exists.
+ *
+ * A class that comes later is one more entry. A method of it is written as Ruby's documentation writes it: `.create` is the
+ * class's own, `#exec` an instance's. A name here is `Module.export`, or `Module.Type.member`; `sandbox.member` is short for
+ * `Sandbox.Sandbox.member`.
+ */
+
+export interface Test {
+  readonly file: string
+  readonly name: string
+}
+
+/** What took a method's place and what shows it, or the issue that will say so. */
+export type Row = { readonly here: string; readonly test: Test } | { readonly later: string }
+
+const row = (here: string, test: Test): Row => ({ here, test })
+const later = (issue: string): Row => ({ later: issue })
+
+const file = (path: string) => (name: string): Test => ({ file: `test/${path}.test.ts`, name })
+const exec = file("vm/Exec")
+const lifecycle = file("vm/Lifecycle")
+const life = file("vm/Sandbox")
+const listing = file("vm/List")
+const logs = file("vm/Logs")
+const metrics = file("vm/Metrics")
+const progress = file("vm/Progress")
+
+const collected = exec("answers with its exit code and both of its outputs, whatever the code")
+const streamed = exec("streams its output while it runs")
+const signalled = exec("can be signalled and killed")
+const born = life("is stopped and removed with its scope, and its name can be used again")
+const kept = life("keeps its disk and name when its scope only stops it, and starts again")
+const detached = life("lives on when it is detached, and can be killed by name")
+const ended = life("can be stopped, killed and stopped again before its scope closes")
+const spared = life("is not killed by a stop that may not kill")
+const modelled = lifecycle("is what a model of it says, whatever is done to it")
+const listed = listing("lists sandboxes page by page, and by label")
+const drained = life("drains: what runs ends by itself, and then the sandbox")
+const waited = life("is waited for, and tells how it ended")
+const configured = life("has a configuration as created and one as active")
+const pulled = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
+const sampled = metrics("has a sample right after its boot")
+const watched = metrics("streams samples at once and at the interval, until the sandbox stops")
+const everybody = metrics("samples all sandboxes of a backend")
+const read = logs("are read by source, by tail and by time")
+const followed = logs("are followed until the sandbox stops, and resumed from a cursor")
+
+export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
+  Sandbox: {
+    ".create": row("Sandbox.make", born),
+    ".create_with_progress": row("Sandbox.makeStream", pulled),
+    ".start": row("Sandbox.start", kept),
+    ".get": row("Sandbox.get", born),
+    ".list": row("Sandbox.list", listed),
+    ".list_with": row("Sandbox.list", listed),
+    ".remove": row("Sandbox.remove", kept),
+    "#name": row("sandbox.name", born),
+    "#exec": row("sandbox.exec", collected),
+    "#shell": row("sandbox.shell", kept),
+    "#exec_stream": row("sandbox.spawn", streamed),
+    "#shell_stream": row("sandbox.spawn", streamed),
+    "#attach": later("issue 5"),
+    "#attach_shell": later("issue 5"),
+    "#fs": later("issue 5"),
+    "#ssh": later("issue 7"),
+    "#metrics": row("sandbox.metrics", sampled),
+    "#metrics_stream": row("sandbox.metricsStream", watched),
+    "#logs": row("sandbox.logs", read),
+    "#log_stream": row("sandbox.logStream", followed),
+    "#stop": row("sandbox.stop", ended),
+    "#stop_and_wait": row("sandbox.wait", waited),
+    "#kill": row("sandbox.kill", ended),
+    "#drain": row("sandbox.drain", drained),
+    "#wait": row("sandbox.wait", waited),
+    "#status": row("sandbox.status", modelled),
+    "#owns_lifecycle?": row("Sandbox.Options.onClose", detached),
+    "#detach": row("sandbox.detach", detached)
+  },
+  SandboxHandle: {
+    "#name": row("Sandbox.Info.name", listed),
+    "#status": row("Sandbox.Info.status", born),
+    "#running?": row("Sandbox.Info.status", born),
+    "#stopped?": row("Sandbox.Info.status", kept),
+    "#created_at": row("Sandbox.Info.createdAt", listed),
+    "#updated_at": row("Sandbox.Info.updatedAt", listed),
+    "#stop": row("Sandbox.stop", detached),
+    "#stop_with_timeout": row("Sandbox.StopOptions.grace", spared),
+    "#kill": row("Sandbox.kill", detached),
+    "#kill_with_timeout": row("Sandbox.kill", detached),
+    // To ask without waiting is to fork.
+    "#request_stop": row("Sandbox.stop", modelled),
+    "#request_kill": row("Sandbox.kill", modelled),
+    "#request_drain": row("Sandbox.drain", drained),
+    "#wait_until_stopped": row("Sandbox.wait", waited),
+    "#config": row("Sandbox.Info.config", configured),
+    "#config_json": row("Sandbox.Info.config", configured),
+    "#snapshot": later("issue 6"),
+    "#snapshot_to": later("issue 6")
+  },
+  SandboxStopResult: {
+    "#name": row("Sandbox.StopResult.name", waited),
+    "#status": row("Sandbox.StopResult.status", waited),
+    "#exit_code": row("Sandbox.StopResult.exitCode", waited),
+    "#signal": row("Sandbox.StopResult.signal", waited),
+    "#source": row("Sandbox.StopResult.source", waited),
+    "#stopped?": row("Sandbox.StopResult.status", waited),
+    "#crashed?": row("Sandbox.StopResult.status", waited),
+    "#observed_at": row("Sandbox.StopResult.observedAt", waited)
+  },
+  ExitStatus: {
+    "#exit_code": row("Exec.ExitStatus.exitCode", signalled),
+    "#success?": row("Exec.ExitStatus.success", signalled),
+    "#failure?": row("Exec.ExitStatus.success", signalled)
+  },
+  Metrics: {
+    "#cpu_percent": row("Metrics.Sample.cpuPercent", sampled),
+    "#vcpu_time_ns": row("Metrics.Sample.vcpuTime", sampled),
+    "#memory_bytes": row("Metrics.Sample.memory", sampled),
+    "#memory_available_bytes": row("Metrics.Sample.memoryAvailable", sampled),
+    "#memory_host_resident_bytes": row("Metrics.Sample.memoryHostResident", sampled),
+    "#memory_limit_bytes": row("Metrics.Sample.memoryLimit", sampled),
+    "#disk_read_bytes": row("Metrics.Sample.diskRead", sampled),
+    "#disk_write_bytes": row("Metrics.Sample.diskWrite", sampled),
+    "#net_rx_bytes": row("Metrics.Sample.netRx", sampled),
+    "#net_tx_bytes": row("Metrics.Sample.netTx", sampled),
+    "#upper_used_bytes": row("Metrics.Sample.upperUsed", sampled),
+    "#upper_free_bytes": row("Metrics.Sample.upperFree", sampled),
+    "#upper_host_allocated_bytes": row("Metrics.Sample.upperHostAllocated", sampled),
+    "#uptime_secs": row("Metrics.Sample.uptime", sampled),
+    "#timestamp": row("Metrics.Sample.timestamp", sampled)
+  },
+  MetricsStream: {
+    "#each": row("sandbox.metricsStream", watched)
+  },
+  LogEntry: {
+    "#source": row("Logs.Entry.source", read),
+    "#session_id": row("Logs.Entry.sessionId", read),
+    "#cursor": row("Logs.Entry.cursor", followed),
+    "#data": row("Logs.Entry.data", read),
+    "#text": row("Logs.Entry.text", read),
+    "#timestamp": row("Logs.Entry.timestamp", read)
+  },
+  LogStream: {
+    "#each": row("sandbox.logStream", followed)
+  },
+  PullSession: {
+    "#each": row("Sandbox.makeStream", pulled),
+    "#sandbox": row("Sandbox.makeStream", pulled)
+  },
+  Microsandbox: {
+    ".all_sandbox_metrics": row("Metrics.all", everybody)
+  }
+}

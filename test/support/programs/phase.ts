@@ -1,0 +1,40 @@
+/**
+ * Goes into a phase of a sandbox's life, says so on standard output, and does not come out by itself: whoever began it
+ * kills it there.
+ *
+ *     phase.ts <home> <image> <name> <phase>
+ */
+import { Backend, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect } from "effect"
+import { type Branching, branching } from "../Branching.ts"
+import type { Phase } from "../KilledHost.ts"
+
+const [home = "", image = "", name = "", phase = "boot"] = process.argv.slice(2)
+
+const enter = Console.log(phase)
+
+/** What is done in a phase, of a sandbox that runs. */
+const steps: Record<
+  Exclude<Phase, "pull" | "boot">,
+  (
+    sandbox: Branching
+  ) => Effect.Effect<unknown, MicrosandboxError.MicrosandboxError>
+> = {
+  exec: (sandbox) => Effect.forever(sandbox.exec("sleep", ["0.5"])),
+  pause: (sandbox) => Effect.forever(Effect.andThen(sandbox.pause, sandbox.resume)),
+  branch: (sandbox) => Effect.forever(Effect.scoped(sandbox.branch())),
+  stop: (sandbox) => sandbox.stop()
+}
+
+const program = Effect.gen(function*() {
+  if (phase === "pull" || phase === "boot") yield* enter
+  const sandbox = yield* Sandbox.make({ name, image })
+  if (phase in steps) {
+    yield* enter
+    yield* steps[phase as keyof typeof steps](branching(sandbox))
+  }
+  return yield* Effect.never
+})
+
+Effect.scoped(program).pipe(Effect.provide(Backend.layerLocal({ home })), NodeRuntime.runMain)
