@@ -8,12 +8,13 @@ use microsandbox::backend::Backend as EngineBackend;
 use microsandbox::sandbox::SandboxHandle;
 use napi_derive::napi;
 
+use crate::attempt::CREATION_LABEL;
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{CREATION_LABEL, Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
+use crate::sandbox::{Sandbox, SandboxOptions, StopOptions, create, kill, start, stop};
 use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.

@@ -25,6 +25,9 @@ use crate::slot::{InEngine, Slot};
 /// How long a kill waits for the guest's word that the process has gone.
 const KILL_CONFIRM: Duration = Duration::from_secs(5);
 
+/// How long the start of a program takes before it is worth a look whether the sandbox is paused.
+const PAUSE_LOOK: Duration = Duration::from_millis(500);
+
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
 
@@ -92,6 +95,8 @@ impl InEngine for ExecValue {
 struct Source {
     /// Until the end; then its connection is given up.
     handle: Option<ExecHandle>,
+    /// The sandbox that it runs in, until the program is seen to have started.
+    starting: Option<EngineSandbox>,
     /// Taken from the queue, but not yet given to a reader.
     next: Option<EngineEvent>,
     end: Option<End>,
@@ -102,6 +107,8 @@ struct Source {
 enum End {
     Exited,
     NotStarted(ExecFailed),
+    /// The sandbox of this name is paused.
+    Paused(String),
     Lost,
 }
 
@@ -155,7 +162,7 @@ pub(crate) async fn spawn(
             ExecValue {
                 control: parking_lot::Mutex::new(Some(handle.control())),
                 stdin: Mutex::new(handle.take_stdin()),
-                source: Mutex::new(Source::new(handle)),
+                source: Mutex::new(Source::new(sandbox, handle)),
                 closing: CancellationToken::new(),
                 live,
             },
@@ -174,7 +181,7 @@ pub(crate) async fn collect(
     options.stdin = Some(input.is_some());
     let mut handle = open(sandbox, options, &limit).await?;
     let stdin = handle.take_stdin();
-    let mut source = Source::new(handle);
+    let mut source = Source::new(sandbox, handle);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let gathered = {
         let output = async {
@@ -244,9 +251,21 @@ async fn open(sandbox: &EngineSandbox, options: ExecOptions, limit: &Limit) -> R
         stop = limit.reached() => stop,
     };
     if let Ok(Ok(handle)) = tokio::time::timeout(KILL_CONFIRM, opening).await {
-        Source::new(handle).kill().await;
+        Source::new(sandbox, handle).kill().await;
     }
     Err(stop)
+}
+
+/// Looks whether a sandbox is paused, less and less often.
+async fn until_paused(sandbox: &EngineSandbox) {
+    let mut pause = PAUSE_LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        if Box::pin(sandbox.pause_state()).await.is_ok_and(|state| state.paused) {
+            return;
+        }
+        pause = (pause * 2).min(KILL_CONFIRM);
+    }
 }
 
 fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptionsBuilder {
@@ -262,8 +281,19 @@ fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptio
 }
 
 impl Source {
-    fn new(handle: ExecHandle) -> Self {
-        Self { handle: Some(handle), next: None, end: None }
+    fn new(sandbox: &EngineSandbox, handle: ExecHandle) -> Self {
+        Self { handle: Some(handle), starting: Some(sandbox.clone()), next: None, end: None }
+    }
+
+    /// The next event of the connection, or the end that it does not tell: a paused sandbox refuses to start a program in
+    /// a message that the engine drops.
+    async fn receive(handle: &mut ExecHandle, starting: Option<&EngineSandbox>) -> Result<Option<EngineEvent>, End> {
+        let Some(sandbox) = starting else { return Ok(handle.recv().await) };
+        tokio::select! {
+            biased;
+            event = handle.recv() => Ok(event),
+            () = until_paused(sandbox) => Err(End::Paused(sandbox.name().to_owned())),
+        }
     }
 
     /// The next event; `None` after the last. A program that could not start, and a connection that was lost, are
@@ -272,9 +302,13 @@ impl Source {
         let event = match (self.next.take(), &mut self.handle) {
             (Some(event), _) => Some(event),
             // `recv` loses nothing when it is dropped while it waits.
-            (None, Some(handle)) => handle.recv().await,
+            (None, Some(handle)) => match Self::receive(handle, self.starting.as_ref()).await {
+                Ok(event) => event,
+                Err(end) => return self.finish(end).again(),
+            },
             (None, None) => return self.end.clone().unwrap_or(End::Lost).again(),
         };
+        self.starting = None;
         match event {
             Some(EngineEvent::Exited { code }) => {
                 self.finish(End::Exited);
@@ -338,6 +372,7 @@ impl End {
         match self {
             Self::Exited => Ok(None),
             Self::NotStarted(failed) => Err(failed.into()),
+            Self::Paused(name) => Err(Failure::sandbox_paused(&name)),
             Self::Lost => Err(Failure::exec_session_lost()),
         }
     }

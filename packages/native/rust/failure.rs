@@ -306,6 +306,20 @@ pub enum Failure {
         message: String,
         sandbox: String,
     },
+    SandboxPaused {
+        message: String,
+    },
+    CaptureUnsupported {
+        message: String,
+    },
+    ChangeRefused {
+        message: String,
+        field: String,
+    },
+    RestartRequired {
+        message: String,
+        field: String,
+    },
     EngineClosed {
         message: String,
     },
@@ -393,6 +407,28 @@ impl Failure {
         }
     }
 
+    pub(crate) fn sandbox_paused(name: &str) -> Self {
+        Self::SandboxPaused { message: format!("sandbox {name:?} is paused, and starts nothing") }
+    }
+
+    pub(crate) fn directory_root(name: &str, root: &Path) -> Self {
+        Self::CaptureUnsupported {
+            message: format!(
+                "the root of sandbox {name:?} is the directory {}, which is outside of what can be captured",
+                root.display()
+            ),
+        }
+    }
+
+    pub(crate) fn change_refused(field: &str, reason: &str) -> Self {
+        Self::ChangeRefused { message: format!("{field} cannot be changed so: {reason}"), field: field.into() }
+    }
+
+    pub(crate) fn restart_required(field: &str, reason: Option<&str>) -> Self {
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        Self::RestartRequired { message: format!("{field} changes with a restart only{reason}"), field: field.into() }
+    }
+
     pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {
         let at = path.as_deref().map_or_else(String::new, |path| format!(" at {path}"));
         Self::RuntimeVersionMismatch {
@@ -422,7 +458,7 @@ impl From<MicrosandboxError> for Failure {
             E::RuntimeNotInstalled(_) => Self::RuntimeNotInstalled { message },
             E::RuntimeIncomplete(_) => Self::RuntimeIncomplete { message },
             E::Database(_) => Self::Database { message },
-            E::InvalidConfig(_) => Self::InvalidConfig { message, field: None },
+            E::InvalidConfig(text) => from_invalid_config_text(&text, message),
             E::NoDefaultCommand => Self::NoDefaultCommand { message },
             E::SandboxNotFound(sandbox) => Self::SandboxNotFound { message, sandbox },
             E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists { message, sandbox: first_quoted(text) },
@@ -555,7 +591,26 @@ fn is_unknown(error: &OciDistributionError) -> bool {
     }
 }
 
-/// `Runtime` is the crate's drawer for everything; these four are worth a name.
+/// Some of what `InvalidConfig` says is not about options, but about the sandbox that is captured.
+fn from_invalid_config_text(text: &str, message: String) -> Failure {
+    if text.contains("requires a running or user-paused source") {
+        Failure::SandboxNotRunning { message }
+    } else if text.contains("requires an OCI-rooted sandbox") || text.starts_with("source uses host-backed") {
+        Failure::CaptureUnsupported { message }
+    } else {
+        Failure::InvalidConfig { message, field: None }
+    }
+}
+
+/// What a VM holds that no capture can take, as the runtime says it.
+const NOT_CAPTURED: [&str; 4] = [
+    "has no handle-state provider",
+    "has no immutable-generation provider",
+    "uses unsupported checkpoint format",
+    "cannot quiesce",
+];
+
+/// `Runtime` is the crate's drawer for everything; these are worth a name.
 fn from_runtime_text(text: &str, message: String) -> Failure {
     if text.starts_with("timed out observing stopped state") {
         Failure::KillTimeout { message }
@@ -563,6 +618,10 @@ fn from_runtime_text(text: &str, message: String) -> Failure {
         Failure::AgentReadyTimeout { message }
     } else if text.contains("exec session ended without exit event") {
         Failure::ExecSessionLost { message }
+    } else if text.contains("sandbox is paused") {
+        Failure::SandboxPaused { message }
+    } else if NOT_CAPTURED.iter().any(|phrase| text.contains(phrase)) {
+        Failure::CaptureUnsupported { message }
     } else if let Some(actual) = version_without_contract(text) {
         Failure::runtime_version_mismatch(actual, None)
     } else {
@@ -675,6 +734,14 @@ mod tests {
             Failure::AgentReadyTimeout { .. }
         ));
         assert!(matches!(runtime("exec session ended without exit event"), Failure::ExecSessionLost { .. }));
+        assert!(matches!(
+            runtime("sandbox is paused; resume it before starting guest work"),
+            Failure::SandboxPaused { .. }
+        ));
+        assert!(matches!(
+            runtime("runtime control refused: active virtio-fs resource virtio_fs0 has no handle-state provider"),
+            Failure::CaptureUnsupported { .. }
+        ));
         assert!(matches!(runtime("anything else"), Failure::Runtime { .. }));
         for text in [
             "no tested sandbox launch contract for runtime 0.7.13",
@@ -686,6 +753,10 @@ mod tests {
         assert!(matches!(custom("sandbox a has no live metrics slot"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("sandbox a is not running; metrics are unavailable"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("anything else"), Failure::Custom { .. }));
+        let config = |text: &str| Failure::from(MicrosandboxError::InvalidConfig(text.into()));
+        assert!(matches!(config("branch requires a running or user-paused source"), Failure::SandboxNotRunning { .. }));
+        assert!(matches!(config("snapshot requires an OCI-rooted sandbox"), Failure::CaptureUnsupported { .. }));
+        assert!(matches!(config("anything else"), Failure::InvalidConfig { .. }));
     }
 
     #[test]

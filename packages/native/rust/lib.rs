@@ -6,13 +6,19 @@
 // A test build exports nothing to JavaScript, so that what only JavaScript uses looks dead there.
 #![cfg_attr(test, allow(dead_code))]
 
+mod attempt;
 mod backend;
+mod branch;
 mod cancel;
 mod engine;
 mod exec;
 mod failure;
 mod home;
+mod marking;
+mod modify;
 mod outcome;
+mod pause;
+mod restore;
 mod runtime;
 mod sandbox;
 mod slot;

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
-use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxHandle, SandboxStatus};
+use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxBuilder, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult};
-use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
-use uuid::Uuid;
 
+use crate::attempt::{Attempt, CREATION_LABEL};
 use crate::backend::BackendValue;
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
@@ -22,18 +21,14 @@ use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::outcome::{Outcome, Stop};
 use crate::slot::{InEngine, Slot};
 
-/// Marks a sandbox with the one create that made it, so that its roll-back can tell it from another
-/// sandbox of the same name.
-pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
-
 /// The shell of a sandbox that names none, as the engine has it.
 const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// How long a call waits for what the engine does by itself. Its own clean-up takes up to 16 seconds.
-const SETTLE: Duration = Duration::from_secs(30);
+pub(crate) const SETTLE: Duration = Duration::from_secs(30);
 
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// What a sandbox is made of.
 #[napi(object, object_to_js = false)]
@@ -242,10 +237,7 @@ pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, ca
         }
         Err(stop) => stop,
     };
-    match attempt.roll_back().await {
-        Ok(()) => Err(stop),
-        Err(detail) => Err(Failure::rollback_incomplete(&options.name, &detail, &stop).into()),
-    }
+    Err(attempt.undo(stop).await)
 }
 
 /// Start a sandbox that has stopped.
@@ -287,7 +279,7 @@ async fn until_ended(backend: &Arc<dyn EngineBackend>, name: &str) {
 
 /// Refuse a runtime of another version before anything is started: the engine would only say so in
 /// words, half way through a boot.
-fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
+pub(crate) fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
     let Some(local) = backend.as_local() else { return Ok(()) };
     let pair = resolve_runtime(local.config())?;
     let actual = resolve_runtime_version(&pair.msb_path)?;
@@ -356,7 +348,7 @@ fn pull_policy(name: &str) -> MicrosandboxResult<PullPolicy> {
     }
 }
 
-fn log_level(name: &str) -> MicrosandboxResult<LogLevel> {
+pub(crate) fn log_level(name: &str) -> MicrosandboxResult<LogLevel> {
     match name {
         "error" => Ok(LogLevel::Error),
         "warn" => Ok(LogLevel::Warn),
@@ -365,110 +357,6 @@ fn log_level(name: &str) -> MicrosandboxResult<LogLevel> {
         "trace" => Ok(LogLevel::Trace),
         _ => Err(MicrosandboxError::InvalidConfig(format!("log level {name:?}"))),
     }
-}
-
-/// One try to make a sandbox, and what it takes to undo it.
-struct Attempt {
-    backend: Arc<dyn EngineBackend>,
-    name: String,
-    id: String,
-    /// The sandbox's directory, when it was not there before: then it is ours to remove.
-    fresh_directory: Option<PathBuf>,
-}
-
-impl Attempt {
-    fn new(backend: &Arc<dyn EngineBackend>, name: &str) -> Self {
-        // A name with a separator is refused by the engine; it must not reach a path of ours.
-        let fresh_directory = backend
-            .as_local()
-            .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
-            .map(|local| local.sandboxes_dir().join(name))
-            .filter(|directory| !directory.exists());
-        Self { backend: backend.clone(), name: name.to_owned(), id: Uuid::new_v4().to_string(), fresh_directory }
-    }
-
-    /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.
-    ///
-    /// After a failed or dropped create the engine leaves a stopped row (so that a restore can be
-    /// tried again), or, in a short window, a directory without a row; both keep the name taken.
-    async fn roll_back(&self) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + SETTLE;
-        loop {
-            let tried = tokio::time::timeout_at(deadline, self.try_roll_back()).await;
-            let late = tokio::time::Instant::now() >= deadline;
-            match tried {
-                Ok(Ok(Trace::Gone)) => return Ok(()),
-                // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
-                // create, and it could not have come so far with anything of this attempt in its way.
-                Ok(Ok(Trace::NameHeld { ours: false })) if late => return Ok(()),
-                Ok(Ok(Trace::NameHeld { ours: true })) if late => return Err("its clean-up has not ended".into()),
-                Ok(Err(error)) if late => return Err(error.to_string()),
-                Err(_) => return Err("another operation holds the name".into()),
-                _ => tokio::time::sleep(POLL).await,
-            }
-        }
-    }
-
-    async fn try_roll_back(&self) -> MicrosandboxResult<Trace> {
-        let ours = match self.lookup().await {
-            Ok(handle) if self.made(&handle) => true,
-            // Another has the name, or the engine refuses it: nothing can have been made.
-            Ok(_) | Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
-            Err(_) => false,
-        };
-        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
-        let Some(lock) = self.hold_name()? else { return Ok(Trace::NameHeld { ours }) };
-        match self.lookup().await {
-            Ok(handle) if self.made(&handle) => {
-                // `remove` takes the lock itself, and removes this sandbox and no other.
-                drop(lock);
-                handle.remove().await?;
-            }
-            Err(MicrosandboxError::SandboxNotFound(_)) => self.remove_orphan(&lock)?,
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Trace::Gone)
-    }
-
-    async fn lookup(&self) -> MicrosandboxResult<SandboxHandle> {
-        self.backend.sandboxes().get(self.backend.clone(), &self.name).await
-    }
-
-    /// The lock under which the engine makes, starts and removes a sandbox of this name.
-    fn hold_name(&self) -> MicrosandboxResult<Option<NameLock>> {
-        let Some(local) = self.backend.as_local() else {
-            return Ok(Some(NameLock { _file: None }));
-        };
-        let file = try_acquire_transition_guard(&local.config().run_dir(), &self.name)?;
-        Ok(file.map(|file| NameLock { _file: Some(file) }))
-    }
-
-    fn made(&self, handle: &SandboxHandle) -> bool {
-        handle.config().is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
-    }
-
-    /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
-    fn remove_orphan(&self, _held: &NameLock) -> MicrosandboxResult<()> {
-        match &self.fresh_directory {
-            Some(directory) if directory.exists() => Ok(std::fs::remove_dir_all(directory)?),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is left of an attempt.
-enum Trace {
-    Gone,
-    /// Somebody holds the name: the engine's clean-up of this attempt, or another create. `ours`: there is a row of it.
-    NameHeld {
-        ours: bool,
-    },
-}
-
-/// Held for as long as it lives. Empty where a backend has no such lock.
-struct NameLock {
-    _file: Option<std::fs::File>,
 }
 
 /// Ask a sandbox to stop, and kill it when the grace is over or when it cannot be asked, if that is allowed. One that

@@ -27,11 +27,15 @@ import type * as Binding from "./internal/binding.ts"
  */
 export type {
   Backend,
+  BranchOutcome,
   CancelToken,
   Exec,
   ExecEvent,
   ExecOptions,
   LiveHandles,
+  ModifyChanges,
+  ModifyOptions,
+  ModifyPlan,
   Outcome,
   Sandbox,
   SandboxInfo,

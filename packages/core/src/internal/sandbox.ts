@@ -1,13 +1,16 @@
 /** A sandbox from the moment that the addon hands it over to the end of its scope. */
 import type { Native } from "@effect-microsandbox/native"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
+import { branch } from "./branch.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
+import { modify } from "./modify.ts"
 import { attributesOf, call, operation, subjectOf, type Target } from "./operation.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
@@ -37,6 +40,8 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
     exec: exec.exec("Sandbox.exec", target),
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
     spawn: exec.spawn("Sandbox.spawn", target),
+    ...branch(target, { one: acquireSandbox, each: acquireBranches }),
+    ...modify(target),
     status: Effect.map(
       operation(target, "Sandbox.status", (handle, token) => handle.status(token)),
       (status) => status as Status
@@ -81,5 +86,35 @@ export const acquireSandbox = (
   return native.acquire(run, (handle) => close(handle, ending)).pipe(
     mapFailure(subject),
     Effect.map((handle) => makeSandbox(native, handle, ending))
+  )
+}
+
+/** Takes the children of one call: each has its own outcome, and those that started end with the scope, all at once. */
+const acquireBranches = (
+  native: Native.Native["Service"],
+  subject: Subject,
+  onClose: OnClose,
+  run: (token: Native.CancelToken) => Promise<Native.Outcome<ReadonlyArray<Native.BranchOutcome>>>
+): Effect.Effect<ReadonlyArray<Exit.Exit<Sandbox, MicrosandboxError>>, MicrosandboxError, Scope.Scope> => {
+  const endings = new Map<string, Ending>()
+  const release = (outcomes: ReadonlyArray<Native.BranchOutcome>): Effect.Effect<void> =>
+    Effect.forEach(
+      outcomes,
+      (outcome) =>
+        outcome._tag === "Started"
+          ? Effect.exit(close(outcome.sandbox, endings.get(outcome.name) ?? { onClose }))
+          : Effect.succeed(Exit.void),
+      { concurrency: "unbounded" }
+    ).pipe(Effect.flatMap((exits) => Exit.asVoidAll(exits)))
+  return native.acquire(run, release).pipe(
+    mapFailure(subject),
+    Effect.map((outcomes) =>
+      outcomes.map((outcome) => {
+        if (outcome._tag === "Failed") return Exit.fail(toError({ ...subject, sandbox: outcome.name }, outcome.failure))
+        const ending: Ending = { onClose }
+        endings.set(outcome.name, ending)
+        return Exit.succeed(makeSandbox(native, outcome.sandbox, ending))
+      })
+    )
   )
 }

@@ -24,6 +24,10 @@ export declare class Backend {
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /** The same for a sandbox that is known by name. */
+  modifySandbox(name: string, changes: ModifyChanges, options: ModifyOptions, token: CancelToken): Promise<Outcome<ModifyPlan>>
+  /** Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers. */
+  restoreSandbox(options: RestoreOptions, token: CancelToken): Promise<Outcome<Sandbox>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -68,6 +72,30 @@ export declare class Exec {
 
 /** A running sandbox. */
 export declare class Sandbox {
+  /**
+   * Cut the sandbox as it is now and start a child from there; the sandbox itself goes on, or stays paused. When this
+   * fails or is cancelled, nothing of the child is left before it answers.
+   */
+  branch(name: string, options: BranchOptions, token: CancelToken): Promise<Outcome<Sandbox>>
+  /**
+   * The same for several children of one cut, each with its own outcome, in the order of the names. A failure of all
+   * is one of the source. A cancel leaves no child.
+   */
+  branchMany(names: Array<string>, options: BranchOptions, token: CancelToken): Promise<Outcome<Array<BranchOutcome>>>
+  /**
+   * Change the sandbox, or say what a change would do. Not atomic: what a running VM has taken when this fails or is
+   * cancelled stays.
+   */
+  modify(changes: ModifyChanges, options: ModifyOptions, token: CancelToken): Promise<Outcome<ModifyPlan>>
+  /** Suspend the VM, which keeps its memory. One that is paused is no failure. A cancelled pause is taken back. */
+  pause(guestFlush: 'auto' | 'required' | 'skip', token: CancelToken): Promise<Outcome<void>>
+  /** Let a paused VM run on. One that runs is no failure. When this is cancelled, the VM may run or not. */
+  resume(token: CancelToken): Promise<Outcome<void>>
+  /**
+   * Keep the sandbox as a snapshot. It goes on, or stays as it is. A snapshot that was being published when this was
+   * cancelled is kept.
+   */
+  snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotInfo>>
   get name(): string
   get id(): string
   /** The shell that its scripts run in. */
@@ -90,6 +118,21 @@ export declare class Sandbox {
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
 }
+
+/** How to branch. What a child is made of is its source's. */
+export interface BranchOptions {
+  /** Whether the guest must write back what it holds for its disks before the cut. */
+  guestFlush: 'auto' | 'required' | 'skip'
+  /** Record a digest of each disk layer that is cut. */
+  recordIntegrity: boolean
+  /** Labels of the child, over those of its source. */
+  labels: Record<string, string>
+}
+
+/** What became of one child of several. */
+export type BranchOutcome =
+  | { _tag: 'Started'; name: string; sandbox: Sandbox }
+  | { _tag: 'Failed'; name: string; failure: Failure }
 
 /** What becomes of a sandbox when its handle is given back. */
 export type Ending = 'destroy' | 'stop' | 'detach'
@@ -205,6 +248,10 @@ export type Failure =
   | { _tag: 'RootfsNotFound'; message: string; path: string }
   | { _tag: 'RollbackIncomplete'; message: string; sandbox: string }
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
+  | { _tag: 'SandboxPaused'; message: string }
+  | { _tag: 'CaptureUnsupported'; message: string }
+  | { _tag: 'ChangeRefused'; message: string; field: string }
+  | { _tag: 'RestartRequired'; message: string; field: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
@@ -220,6 +267,86 @@ export interface LiveHandles {
 export interface LocalOptions {
   /** Its directory; the engine's own rule (`MSB_HOME`, then `~/.microsandbox`) when absent. */
   home?: string
+}
+
+/** What is to be different. What is absent stays. */
+export interface ModifyChanges {
+  cpus?: number
+  maxCpus?: number
+  memoryMib?: number
+  maxMemoryMib?: number
+  rootDiskMib?: number
+  env?: Record<string, string>
+  removeEnv?: Array<string>
+  labels?: Record<string, string>
+  removeLabels?: Array<string>
+  workdir?: string
+}
+
+/** Something that a plan says of a field. */
+export interface ModifyNote {
+  field: string
+  message: string
+}
+
+/** What to do with changes. */
+export interface ModifyOptions {
+  /** Do them; say what they would do otherwise. */
+  apply: boolean
+  /** Leave a VM that runs as it is. */
+  nextStart: boolean
+}
+
+/** What changes would do, or have done. */
+export interface ModifyPlan {
+  sandbox: string
+  status: string
+  applied: boolean
+  changes: Array<PlannedChange>
+  conflicts: Array<ModifyNote>
+  warnings: Array<ModifyNote>
+  resized: Array<Resized>
+}
+
+/** One change of a plan. */
+export interface PlannedChange {
+  field: string
+  change: 'added' | 'updated' | 'removed'
+  before?: string
+  after?: string
+  effect: 'live' | 'next-start' | 'restart' | 'unsupported'
+  reason?: string
+}
+
+/** How far a running VM has come with a new size. */
+export interface Resized {
+  resource: 'cpus' | 'memory'
+  requested: string
+  actual: string
+  enforced: string
+  state: 'accepted' | 'converging' | 'applied' | 'guest-refused' | 'failed'
+}
+
+/** What a sandbox is made of that comes from a snapshot. */
+export interface RestoreOptions {
+  /** A reference, a name or a path. */
+  snapshot: string
+  name: string
+  cpus?: number
+  memoryMib?: number
+  user?: string
+  maxDurationSecs?: number
+  idleTimeoutSecs?: number
+  logLevel?: 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  security?: 'default' | 'restricted'
+  forked: boolean
+  diskOnly: boolean
+  disableNetwork: boolean
+  allowMissingResources: boolean
+  snapshotBase?: string
+  labels: Record<string, string>
+  /** Survives this process. What resumes a memory does so in any case. */
+  detached: boolean
 }
 
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
@@ -258,6 +385,25 @@ export interface SandboxOptions {
   idleTimeoutSecs?: number
   /** Survives this process. */
   detached: boolean
+}
+
+/** A snapshot that was made. */
+export interface SnapshotInfo {
+  id: string
+  /** What a restore takes. */
+  reference: string
+  digest: string
+  scope: 'disk' | 'full'
+}
+
+/** What to keep of a sandbox, and how. */
+export interface SnapshotOptions {
+  name: string
+  /** Memory and programs too, and not only the disk. */
+  full: boolean
+  guestFlush: 'auto' | 'required' | 'skip'
+  recordIntegrity: boolean
+  labels: Record<string, string>
 }
 
 /** How to stop: ask, wait for `grace_ms`, then kill if allowed. */
