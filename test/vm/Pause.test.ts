@@ -60,7 +60,8 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pau
         const sandbox = yield* Sandbox.make({ name: "stops", image, memory: "192 MiB" })
         yield* sandbox.pause()
         // It cannot be asked, and may not be killed.
-        yield* Effect.flip(sandbox.stop({ thenKill: false, grace: "1 second" }))
+        const { reason } = yield* Effect.flip(sandbox.stop({ thenKill: false, grace: "1 second" }))
+        assert.strictEqual(reason._tag, "SandboxPaused")
         assert.strictEqual(yield* sandbox.status, "Paused")
         yield* sandbox.stop()
         assert.include(["Stopped", "Crashed"], yield* sandbox.status)

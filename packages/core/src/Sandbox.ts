@@ -202,7 +202,7 @@ export interface Sandbox {
   /**
    * Suspends the VM: its programs stop where they are, and its memory stays. One that is paused is no error.
    *
-   * A paused sandbox starts nothing: `exec` and `spawn` fail with `SandboxPaused`, after half a second. What runs goes on
+   * A paused sandbox starts nothing: `exec` and `spawn` fail with `SandboxPaused`. What runs goes on
    * when it is resumed. It cannot be asked to stop, so `stop` kills it, unless told not to; the end of its scope does so
    * too. An interrupted pause is taken back.
    */

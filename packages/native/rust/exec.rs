@@ -25,9 +25,6 @@ use crate::slot::{InEngine, Slot};
 /// How long a kill waits for the guest's word that the process has gone.
 const KILL_CONFIRM: Duration = Duration::from_secs(5);
 
-/// How long the start of a program takes before it is worth a look whether the sandbox is paused.
-const PAUSE_LOOK: Duration = Duration::from_millis(500);
-
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
 
@@ -256,18 +253,6 @@ async fn open(sandbox: &EngineSandbox, options: ExecOptions, limit: &Limit) -> R
     Err(stop)
 }
 
-/// Looks whether a sandbox is paused, less and less often.
-async fn until_paused(sandbox: &EngineSandbox) {
-    let mut pause = PAUSE_LOOK;
-    loop {
-        tokio::time::sleep(pause).await;
-        if Box::pin(sandbox.pause_state()).await.is_ok_and(|state| state.paused) {
-            return;
-        }
-        pause = (pause * 2).min(KILL_CONFIRM);
-    }
-}
-
 fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptionsBuilder {
     builder = builder.args(options.args).envs(options.env.unwrap_or_default());
     if let Some(cwd) = options.cwd {
@@ -285,14 +270,13 @@ impl Source {
         Self { handle: Some(handle), starting: Some(sandbox.clone()), next: None, end: None }
     }
 
-    /// The next event of the connection, or the end that it does not tell: a paused sandbox refuses to start a program in
-    /// a message that the engine drops.
-    async fn receive(handle: &mut ExecHandle, starting: Option<&EngineSandbox>) -> Result<Option<EngineEvent>, End> {
-        let Some(sandbox) = starting else { return Ok(handle.recv().await) };
-        tokio::select! {
-            biased;
-            event = handle.recv() => Ok(event),
-            () = until_paused(sandbox) => Err(End::Paused(sandbox.name().to_owned())),
+    /// Why a connection ended without a word. A paused sandbox refuses to start a program in a message that the engine
+    /// drops.
+    async fn lost(&self) -> End {
+        let Some(sandbox) = &self.starting else { return End::Lost };
+        match Box::pin(sandbox.pause_state()).await {
+            Ok(state) if state.paused => End::Paused(sandbox.name().to_owned()),
+            _ => End::Lost,
         }
     }
 
@@ -302,13 +286,12 @@ impl Source {
         let event = match (self.next.take(), &mut self.handle) {
             (Some(event), _) => Some(event),
             // `recv` loses nothing when it is dropped while it waits.
-            (None, Some(handle)) => match Self::receive(handle, self.starting.as_ref()).await {
-                Ok(event) => event,
-                Err(end) => return self.finish(end).again(),
-            },
+            (None, Some(handle)) => handle.recv().await,
             (None, None) => return self.end.clone().unwrap_or(End::Lost).again(),
         };
-        self.starting = None;
+        if event.is_some() {
+            self.starting = None;
+        }
         match event {
             Some(EngineEvent::Exited { code }) => {
                 self.finish(End::Exited);
@@ -316,7 +299,10 @@ impl Source {
             }
             Some(EngineEvent::Failed(failed)) => self.finish(End::NotStarted(failed)).again(),
             Some(event) => Ok(Some(event)),
-            None => self.finish(End::Lost).again(),
+            None => {
+                let end = self.lost().await;
+                self.finish(end).again()
+            }
         }
     }
 

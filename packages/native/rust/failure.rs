@@ -466,6 +466,7 @@ impl From<MicrosandboxError> for Failure {
                 Self::SandboxReplaced { message, sandbox: name, expected, actual }
             }
             E::SandboxStillRunning(text) => Self::SandboxStillRunning { message, sandbox: first_quoted(text) },
+            E::SandboxNotRunning(text) if text.contains("paused") => Self::SandboxPaused { message },
             E::SandboxNotRunning(_) => Self::SandboxNotRunning { message },
             E::SandboxStopTimedOut { name, timeout } => {
                 Self::SandboxStopTimedOut { message, sandbox: name, timeout_ms: millis(timeout) }
@@ -753,6 +754,10 @@ mod tests {
         assert!(matches!(custom("sandbox a has no live metrics slot"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("sandbox a is not running; metrics are unavailable"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("anything else"), Failure::Custom { .. }));
+        let not_running = |text: &str| Failure::from(MicrosandboxError::SandboxNotRunning(text.into()));
+        let paused = "cannot gracefully stop paused sandbox \"a\"; resume it first or explicitly kill it";
+        assert!(matches!(not_running(paused), Failure::SandboxPaused { .. }));
+        assert!(matches!(not_running("'a' is not running (status: Stopped)"), Failure::SandboxNotRunning { .. }));
         let config = |text: &str| Failure::from(MicrosandboxError::InvalidConfig(text.into()));
         assert!(matches!(config("branch requires a running or user-paused source"), Failure::SandboxNotRunning { .. }));
         assert!(matches!(config("snapshot requires an OCI-rooted sandbox"), Failure::CaptureUnsupported { .. }));

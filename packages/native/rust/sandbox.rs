@@ -372,11 +372,15 @@ where
 {
     let grace = Duration::try_from_secs_f64(options.grace_ms / 1000.0).unwrap_or(Duration::ZERO);
     if !grace.is_zero() || !options.then_kill {
-        match ask(grace).await {
-            Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_)) => return Ok(()),
-            Err(error) if !options.then_kill => return Err(error.into()),
-            // Paused, unresponsive, or gone: force settles all three.
-            Err(_) => {}
+        let Err(error) = ask(grace).await else { return Ok(()) };
+        let stopped = matches!(error, MicrosandboxError::SandboxNotRunning(_));
+        match Failure::from(error) {
+            // Paused, unresponsive, or gone: force settles all three. To the engine, what is paused does not run.
+            Failure::SandboxPaused { .. } if options.then_kill => {}
+            paused @ Failure::SandboxPaused { .. } => return Err(paused),
+            _ if stopped => return Ok(()),
+            failure if !options.then_kill => return Err(failure),
+            _ => {}
         }
     }
     kill(force()).await
@@ -446,10 +450,13 @@ mod tests {
     fn a_stop_ends_in_a_kill_unless_it_worked_or_may_not() {
         let failed = || Err(MicrosandboxError::Custom("paused".into()));
         let gone = || Err(MicrosandboxError::SandboxNotRunning("a".into()));
+        let paused = || Err(MicrosandboxError::SandboxNotRunning("cannot gracefully stop paused sandbox".into()));
         assert_eq!(done(1.0, true, Ok(())), (vec!["asked"], true));
         assert_eq!(done(1.0, true, failed()), (vec!["asked", "killed"], true));
         assert_eq!(done(1.0, false, failed()), (vec!["asked"], false));
         assert_eq!(done(1.0, false, gone()), (vec!["asked"], true));
+        assert_eq!(done(1.0, true, paused()), (vec!["asked", "killed"], true));
+        assert_eq!(done(1.0, false, paused()), (vec!["asked"], false));
         for nothing in [0.0, -1.0, f64::NAN] {
             assert_eq!(done(nothing, true, Ok(())), (vec!["killed"], true));
             assert_eq!(done(nothing, false, failed()), (vec!["asked"], false));
