@@ -140,7 +140,11 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pro
         const { handle, native } = yield* Backend.Backend
         yield* Effect.scoped(native.acquire(
           (token) =>
-            handle.createSandbox({ name: "leaked", image: { _tag: "Text", text: image }, onClose: "destroy" }, native.makeProgress(false), token),
+            handle.createSandbox(
+              { name: "leaked", image: { _tag: "Text", text: image }, onClose: "destroy" },
+              native.makeProgress(false),
+              token
+            ),
           // Ends the VM, and forgets the handle.
           (sandbox) => Effect.ignore(native.call((token) => sandbox.kill(token)))
         ))

@@ -844,6 +844,48 @@ export class SandboxBusy extends Schema.TaggedError<SandboxBusy>()("SandboxBusy"
 }) {}
 
 /**
+ * The sandbox is paused: its guest starts no program and no file operation until it is resumed.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SandboxPaused extends Schema.TaggedError<SandboxPaused>()("SandboxPaused", text) {}
+
+/**
+ * The sandbox holds something that a branch or a snapshot cannot take along, such as a root that is a directory of the host.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class CaptureUnsupported extends Schema.TaggedError<CaptureUnsupported>()("CaptureUnsupported", text) {}
+
+/**
+ * A change contradicts what the sandbox is, or is one that cannot be made.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ChangeRefused extends Schema.TaggedError<ChangeRefused>()("ChangeRefused", {
+  ...text,
+  field: Schema.String
+}) {}
+
+/**
+ * A change cannot be made to a VM that runs.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class RestartRequired extends Schema.TaggedError<RestartRequired>()("RestartRequired", {
+  ...text,
+  field: Schema.String
+}) {}
+
+/**
  * The engine is closed: its layer's scope has ended.
  *
  * @stability unstable
@@ -947,6 +989,10 @@ export const Reason = Schema.Union([
   RootfsNotFound,
   RollbackIncomplete,
   SandboxBusy,
+  SandboxPaused,
+  CaptureUnsupported,
+  ChangeRefused,
+  RestartRequired,
   EngineClosed,
   HandleClosed
 ])

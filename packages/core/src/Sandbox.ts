@@ -9,30 +9,54 @@
  */
 import type { Native } from "@effect-microsandbox/native"
 import * as Context from "effect/Context"
+import type * as ByteSize from "effect/ByteSize"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
+import type { BranchOptions, PauseOptions } from "./Branch.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
 import { type Boot, streamBoot } from "./internal/boot.ts"
 import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
-import { defined, Name, OnClose as OnCloseSchema, Span, toMillis } from "./internal/inputs.ts"
-import { entries, LogOptions, LogStreamOptions, toEntries, toNativeOptions as toNativeLogOptions } from "./internal/logs.ts"
+import {
+  defined,
+  Labels,
+  Memory,
+  Name,
+  OnClose as OnCloseSchema,
+  Span,
+  Text,
+  toMebibytes,
+  toMillis,
+  toSeconds
+} from "./internal/inputs.ts"
+import {
+  entries,
+  LogOptions,
+  LogStreamOptions,
+  toEntries,
+  toNativeOptions as toNativeLogOptions
+} from "./internal/logs.ts"
 import { defaultDeadline, sampleOf } from "./internal/metrics.ts"
-import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
+import { modifyFields, toNativeModify, toPlan } from "./internal/modify.ts"
+import { freshName } from "./internal/names.ts"
 import { withoutCredentials } from "./internal/operation.ts"
+import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
 import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import type * as Logs from "./Logs.ts"
 import type * as Metrics from "./Metrics.ts"
-import type * as Progress from "./Progress.ts"
 import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
+import type * as Modify from "./Modify.ts"
+import type * as Progress from "./Progress.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
+import type * as Snapshot from "./Snapshot.ts"
 
 export {
   /**
@@ -227,6 +251,66 @@ export interface Sandbox {
   readonly info: Effect.Effect<Info, MicrosandboxError>
   /** Lets the sandbox run on when its scope closes, and when this process ends. */
   readonly detach: Effect.Effect<void, MicrosandboxError>
+  /**
+   * Suspends the VM: its programs stop where they are, and its memory stays. One that is paused is no error.
+   *
+   * A paused sandbox starts nothing: `exec` and `spawn` fail with `SandboxPaused`. What runs goes on
+   * when it is resumed. It cannot be asked to stop, so `stop` kills it, unless told not to; the end of its scope does so
+   * too. An interrupted pause is taken back.
+   */
+  readonly pause: (options?: PauseOptions) => Effect.Effect<void, MicrosandboxError>
+  /** Lets a paused VM run on, with the clock set right. One that runs is no error. */
+  readonly resume: Effect.Effect<void, MicrosandboxError>
+  /**
+   * Starts a child that goes on from where this sandbox is now: the same memory, the same programs with the same process
+   * numbers, the same files; from here on each is on its own. The sandbox itself runs on, or stays paused.
+   *
+   * The child ends with the scope, and is destroyed unless `onClose` says otherwise. Its name is a new one when none is
+   * given. It outlives this process, if that is killed: the engine starts every branch detached. A branch that fails, or
+   * that is interrupted, leaves no child, and this sandbox as it was. Connections of its guest with the outside do not go
+   * with a child, nor do published ports and mounts of the host.
+   *
+   * Fails with `CaptureUnsupported` when the root is a directory: only a sandbox of an image can be branched. Other
+   * reasons are `SandboxAlreadyExists` and `SandboxNotRunning`.
+   */
+  readonly branch: (
+    name?: string,
+    options?: BranchOptions
+  ) => Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope>
+  /**
+   * Starts several children of one and the same moment, by their names or as many as a number says, up to 256.
+   *
+   * Each has its own exit, in the order of the names: one that cannot start does not keep the others from it. The effect
+   * itself fails when there is nothing to start from, as `branch` does. Interrupting it leaves no child.
+   */
+  readonly branchMany: (
+    names: number | ReadonlyArray<string>,
+    options?: BranchOptions
+  ) => Effect.Effect<ReadonlyArray<Exit.Exit<Sandbox, MicrosandboxError>>, MicrosandboxError, Scope.Scope>
+  /**
+   * Changes what the sandbox is made of, and answers with what that did. Fails with `RestartRequired` when the VM would have
+   * to be started again for it, and with `ChangeRefused` when it cannot be done; then nothing has changed.
+   *
+   * Several changes of a running VM are no transaction: an interruption between two leaves the first.
+   */
+  readonly modify: (
+    changes: Modify.Changes,
+    options?: Modify.Options
+  ) => Effect.Effect<Modify.Plan, MicrosandboxError>
+  /** Says what `modify` would do, and changes nothing. */
+  readonly modifyPlan: (
+    changes: Modify.Changes,
+    options?: Modify.Options
+  ) => Effect.Effect<Modify.Plan, MicrosandboxError>
+  /**
+   * Keeps the sandbox's disk, or all of it with `full`, as a snapshot for {@link restore}. It may run, be paused, or have
+   * stopped, and stays so. Fails with `SnapshotAlreadyExists`, or with `CaptureUnsupported` when its root is a directory.
+   * A snapshot that was being published when this was interrupted is kept.
+   */
+  readonly snapshot: (
+    name: string,
+    options?: Snapshot.Options
+  ) => Effect.Effect<Snapshot.Snapshot, MicrosandboxError>
 }
 
 /**
@@ -278,14 +362,17 @@ const makeWatched = Effect.fn("Sandbox.make")(function*(
   boot?: Boot
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { name = yield* freshName, onClose = "destroy", ...rest } = yield* decodeMake(options)
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": withoutCredentials(imageText(rest.image)) })
-  const { handle: backend, native } = yield* Backend
+  yield* Effect.annotateCurrentSpan({
+    "sandbox.name": name,
+    "sandbox.image": withoutCredentials(imageText(rest.image))
+  })
+  const backend = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose })
   return yield* acquireSandbox(
-    native,
+    backend,
     { ...makeSubject, sandbox: name },
     onClose,
-    (token, progress) => backend.createSandbox(what, progress, token),
+    (token, progress) => backend.handle.createSandbox(what, progress, token),
     boot
   )
 })
@@ -358,8 +445,6 @@ export const fromStream = <E, R>(
     })
   )
 
-const freshName = Effect.sync(() => `sandbox-${crypto.randomUUID().slice(0, 13)}`)
-
 const startSubject: Subject = { operation: "Sandbox.start" }
 const decodeStart = decodeOptions(StartOptions, startSubject)
 
@@ -380,12 +465,12 @@ export const start = Effect.fn("Sandbox.start")(function*(
   options: StartOptions = {}
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { onClose = "stop" } = yield* decodeStart({ ...options, name })
-  const { handle: backend, native } = yield* Backend
+  const backend = yield* Backend
   return yield* acquireSandbox(
-    native,
+    backend,
     { ...startSubject, sandbox: name },
     onClose,
-    (token, progress) => backend.startSandbox(name, onClose, progress, token)
+    (token, progress) => backend.handle.startSandbox(name, onClose, progress, token)
   )
 })
 
@@ -413,12 +498,12 @@ export const connect = Effect.fn("Sandbox.connect")(function*(
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { onClose = "detach", timeout = connectTime } = yield* decodeConnect({ ...options, name })
   yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
-  const { handle: backend, native } = yield* Backend
+  const backend = yield* Backend
   return yield* acquireSandbox(
-    native,
+    backend,
     { ...connectSubject, sandbox: name },
     onClose,
-    (token) => backend.connectSandbox(name, toMillis(timeout), token)
+    (token) => backend.handle.connectSandbox(name, toMillis(timeout), token)
   )
 })
 
@@ -449,14 +534,17 @@ export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
       reason: new InvalidConfig({ message: "name: which sandbox to connect to", field: "name" })
     })
   }
-  yield* Effect.annotateCurrentSpan({ "sandbox.name": name, "sandbox.image": withoutCredentials(imageText(rest.image)) })
-  const { handle: backend, native } = yield* Backend
+  yield* Effect.annotateCurrentSpan({
+    "sandbox.name": name,
+    "sandbox.image": withoutCredentials(imageText(rest.image))
+  })
+  const backend = yield* Backend
   const what = toNativeOptions({ ...rest, name, onClose: onClose ?? "stop" })
   return yield* acquireSandbox(
-    native,
+    backend,
     { ...connectOrCreateSubject, sandbox: name },
     (handle) => onClose ?? (handle.connected ? "detach" : "stop"),
-    (token, progress) => backend.connectOrCreateSandbox(what, toMillis(connectTime), progress, token)
+    (token, progress) => backend.handle.connectOrCreateSandbox(what, toMillis(connectTime), progress, token)
   )
 })
 
@@ -525,6 +613,127 @@ export const list = (options: ListOptions = {}): Stream.Stream<Info, Microsandbo
         )
     )
   }))
+
+/**
+ * What a sandbox is made of that comes from a snapshot. What is absent comes from there, or is the backend's default.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface RestoreOptions {
+  /** As for {@link make}. Default: a new one. */
+  readonly name?: string | undefined
+  /** Virtual CPUs, 1 to 255. A full snapshot has its own, and takes no other. */
+  readonly cpus?: number | undefined
+  /** Memory in whole mebibytes. A full snapshot has its own, and takes no other. */
+  readonly memory?: ByteSize.Input | undefined
+  /** User of programs that name none. */
+  readonly user?: string | undefined
+  /** Labels to find it by. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
+  /** Stop the sandbox when it has run for so long, in whole seconds, rounded up. Default: never. */
+  readonly maxDuration?: Duration.Input | undefined
+  /** Stop the sandbox when nothing has happened in it for so long, in whole seconds, rounded up. Default: never. */
+  readonly idleTimeout?: Duration.Input | undefined
+  /** How much the VM process writes to `logs/runtime.log` in the sandbox's directory. Default: nothing. */
+  readonly logLevel?: "error" | "warn" | "info" | "debug" | "trace" | undefined
+  /** What programs in it may do. Not for a full snapshot, whose programs run already. */
+  readonly security?: "default" | "restricted" | undefined
+  /** Share the snapshot's memory until it is written to, instead of reading it in. For a full snapshot only. */
+  readonly forked?: boolean | undefined
+  /** Boot from the disk of a full snapshot, and leave its memory. */
+  readonly diskOnly?: boolean | undefined
+  /** `false`: no network. A full snapshot that has one refuses. Default: the snapshot's. */
+  readonly network?: false | undefined
+  /** Start although something outside of the snapshot, such as a mount of the host, is missing. */
+  readonly allowMissingResources?: boolean | undefined
+  /** The snapshot that an archive of differences builds on. */
+  readonly snapshotBase?: string | undefined
+  /** What becomes of it when its scope closes. Default: `"destroy"`. */
+  readonly onClose?: OnClose | undefined
+}
+
+const RestoreOptions = Schema.Struct({
+  snapshot: Text.check(Schema.isMinLength(1)),
+  name: Schema.optional(Name),
+  cpus: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))),
+  memory: Schema.optional(Memory),
+  user: Schema.optional(Text),
+  labels: Schema.optional(Labels),
+  maxDuration: Schema.optional(Span),
+  idleTimeout: Schema.optional(Span),
+  logLevel: Schema.optional(Schema.Literals(["error", "warn", "info", "debug", "trace"])),
+  security: Schema.optional(Schema.Literals(["default", "restricted"])),
+  forked: Schema.optional(Schema.Boolean),
+  diskOnly: Schema.optional(Schema.Boolean),
+  network: Schema.optional(Schema.Literal(false)),
+  allowMissingResources: Schema.optional(Schema.Boolean),
+  snapshotBase: Schema.optional(Text),
+  onClose: Schema.optional(OnCloseSchema)
+})
+
+const restoreSubject: Subject = { operation: "Sandbox.restore" }
+const decodeRestore = decodeOptions(RestoreOptions, restoreSubject)
+
+/**
+ * Makes a sandbox of a snapshot, by its reference, name or path, and ends it with the scope.
+ *
+ * **Details**
+ *
+ * A snapshot of a disk boots; a full one goes on where it was taken, with its memory and programs, and outlives this
+ * process if that is killed. A restore that fails, or that is interrupted, leaves nothing, and the name is free. Reasons:
+ * `SnapshotNotFound`, `SnapshotIntegrity`, `SandboxAlreadyExists`, `InvalidConfig`, and those of a boot.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const restore = Effect.fn("Sandbox.restore")(function*(
+  snapshot: string,
+  options: RestoreOptions = {}
+): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
+  const {
+    allowMissingResources = false,
+    diskOnly = false,
+    forked = false,
+    idleTimeout,
+    labels = {},
+    maxDuration,
+    memory,
+    name = yield* freshName,
+    network,
+    onClose = "destroy",
+    ...rest
+  } = yield* decodeRestore({ ...options, snapshot })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  const backend = yield* Backend
+  // What goes on with its memory is detached, whatever is to become of it.
+  yield* backend.watch
+  return yield* acquireSandbox(
+    backend,
+    { ...restoreSubject, sandbox: name },
+    onClose,
+    (token, progress) =>
+      backend.handle.restoreSandbox(
+        defined({
+          ...rest,
+          name,
+          allowMissingResources,
+          disableNetwork: network === false,
+          diskOnly,
+          forked,
+          labels: { ...labels },
+          memoryMib: memory === undefined ? undefined : toMebibytes(memory),
+          maxDurationSecs: toSeconds(maxDuration),
+          idleTimeoutSecs: toSeconds(idleTimeout),
+          onClose
+        }),
+        progress,
+        token
+      )
+  )
+})
 
 /** An operation on a sandbox that is known by its name only. */
 const byName = <A>(
@@ -719,6 +928,48 @@ export const logStream = (
       (options, token) => handle.sandboxLogStream(name, options, token)
     )
   })).pipe(Stream.withSpan("Sandbox.logStream", { attributes: { "sandbox.name": name } }))
+
+const modifyByName = (operation: string, apply: boolean) => {
+  const decode = decodeOptions(Schema.Struct({ name: Name, ...modifyFields }), { operation })
+  return Effect.fn(operation)(function*(
+    name: string,
+    changes: Modify.Changes,
+    options: Modify.Options = {}
+  ): Effect.fn.Return<Modify.Plan, MicrosandboxError, Backend> {
+    const [changed, how] = toNativeModify(yield* decode({ ...options, ...changes, name }), apply)
+    const { handle, native } = yield* Backend
+    const plan = yield* native.call((token) => handle.modifySandbox(name, changed, how, token)).pipe(
+      mapFailure({ operation, sandbox: name })
+    )
+    return toPlan(plan)
+  })
+}
+
+/**
+ * Changes what a sandbox is made of, by name, as `modify` of a sandbox does; it may have stopped.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const modify: (
+  name: string,
+  changes: Modify.Changes,
+  options?: Modify.Options
+) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend> = modifyByName("Sandbox.modify", true)
+
+/**
+ * Says what {@link modify} would do, and changes nothing.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export const modifyPlan: (
+  name: string,
+  changes: Modify.Changes,
+  options?: Modify.Options
+) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend> = modifyByName("Sandbox.modifyPlan", false)
 
 /**
  * One sandbox for a whole program.

@@ -14,6 +14,14 @@
 export * as Backend from "./Backend.ts"
 
 /**
+ * Pausing and branching a sandbox.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Branch from "./Branch.ts"
+
+/**
  * Programs in a sandbox.
  *
  * @stability unstable
@@ -46,6 +54,14 @@ export * as Metrics from "./Metrics.ts"
 export * as MicrosandboxError from "./MicrosandboxError.ts"
 
 /**
+ * Changing what a sandbox is made of.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Modify from "./Modify.ts"
+
+/**
  * What a boot is doing, and a renderer for it.
  *
  * @stability unstable
@@ -68,3 +84,11 @@ export * as Sandbox from "./Sandbox.ts"
  * @since 0.1.0
  */
 export * as SandboxOptions from "./SandboxOptions.ts"
+
+/**
+ * Sandboxes kept as artifacts.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Snapshot from "./Snapshot.ts"

@@ -15,12 +15,12 @@ use crate::failure::Failure;
 use crate::home;
 use crate::options::SandboxOptions;
 use crate::outcome::{Outcome, Stop};
-use crate::owner::{Labels, visible};
+use crate::owner::visible;
+use crate::progress::Progress;
 use crate::sandbox::{
     Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, kill, milliseconds_of, start, stop,
     wait,
 };
-use crate::progress::Progress;
 use crate::slot::{InEngine, Slot};
 
 /// Where a local backend keeps its state.
@@ -78,11 +78,6 @@ impl InEngine for BackendValue {
 }
 
 impl BackendValue {
-    /// The labels of a sandbox that ends in this way: what is to be destroyed has an owner.
-    pub(crate) fn owner(&self, on_close: Ending) -> Labels {
-        if on_close == Ending::Destroy { self.engine().session.labels() } else { Labels::new() }
-    }
-
     pub(crate) async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
         self.backend.sandboxes().get(self.backend.clone(), name).await
     }

@@ -92,6 +92,8 @@ impl InEngine for ExecValue {
 struct Source {
     /// Until the end; then its connection is given up.
     handle: Option<ExecHandle>,
+    /// The sandbox that it runs in, until the program is seen to have started.
+    starting: Option<EngineSandbox>,
     /// Taken from the queue, but not yet given to a reader.
     next: Option<EngineEvent>,
     end: Option<End>,
@@ -102,6 +104,8 @@ struct Source {
 enum End {
     Exited,
     NotStarted(ExecFailed),
+    /// The sandbox of this name is paused.
+    Paused(String),
     Lost,
 }
 
@@ -155,7 +159,7 @@ pub(crate) async fn spawn(
             ExecValue {
                 control: parking_lot::Mutex::new(Some(handle.control())),
                 stdin: Mutex::new(handle.take_stdin()),
-                source: Mutex::new(Source::new(handle)),
+                source: Mutex::new(Source::new(sandbox, handle)),
                 closing: CancellationToken::new(),
                 live,
             },
@@ -174,7 +178,7 @@ pub(crate) async fn collect(
     options.stdin = Some(input.is_some());
     let mut handle = open(sandbox, options, &limit).await?;
     let stdin = handle.take_stdin();
-    let mut source = Source::new(handle);
+    let mut source = Source::new(sandbox, handle);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let gathered = {
         let output = async {
@@ -244,7 +248,7 @@ async fn open(sandbox: &EngineSandbox, options: ExecOptions, limit: &Limit) -> R
         stop = limit.reached() => stop,
     };
     if let Ok(Ok(handle)) = tokio::time::timeout(KILL_CONFIRM, opening).await {
-        Source::new(handle).kill().await;
+        Source::new(sandbox, handle).kill().await;
     }
     Err(stop)
 }
@@ -262,8 +266,18 @@ fn configure(mut builder: ExecOptionsBuilder, options: ExecOptions) -> ExecOptio
 }
 
 impl Source {
-    fn new(handle: ExecHandle) -> Self {
-        Self { handle: Some(handle), next: None, end: None }
+    fn new(sandbox: &EngineSandbox, handle: ExecHandle) -> Self {
+        Self { handle: Some(handle), starting: Some(sandbox.clone()), next: None, end: None }
+    }
+
+    /// Why a connection ended without a word. A paused sandbox refuses to start a program in a message that the engine
+    /// drops.
+    async fn lost(&self) -> End {
+        let Some(sandbox) = &self.starting else { return End::Lost };
+        match Box::pin(sandbox.pause_state()).await {
+            Ok(state) if state.paused => End::Paused(sandbox.name().to_owned()),
+            _ => End::Lost,
+        }
     }
 
     /// The next event; `None` after the last. A program that could not start, and a connection that was lost, are
@@ -275,6 +289,9 @@ impl Source {
             (None, Some(handle)) => handle.recv().await,
             (None, None) => return self.end.clone().unwrap_or(End::Lost).again(),
         };
+        if event.is_some() {
+            self.starting = None;
+        }
         match event {
             Some(EngineEvent::Exited { code }) => {
                 self.finish(End::Exited);
@@ -282,7 +299,10 @@ impl Source {
             }
             Some(EngineEvent::Failed(failed)) => self.finish(End::NotStarted(failed)).again(),
             Some(event) => Ok(Some(event)),
-            None => self.finish(End::Lost).again(),
+            None => {
+                let end = self.lost().await;
+                self.finish(end).again()
+            }
         }
     }
 
@@ -338,6 +358,7 @@ impl End {
         match self {
             Self::Exited => Ok(None),
             Self::NotStarted(failed) => Err(failed.into()),
+            Self::Paused(name) => Err(Failure::sandbox_paused(&name)),
             Self::Lost => Err(Failure::exec_session_lost()),
         }
     }

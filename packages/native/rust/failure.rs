@@ -306,6 +306,20 @@ pub enum Failure {
         message: String,
         sandbox: String,
     },
+    SandboxPaused {
+        message: String,
+    },
+    CaptureUnsupported {
+        message: String,
+    },
+    ChangeRefused {
+        message: String,
+        field: String,
+    },
+    RestartRequired {
+        message: String,
+        field: String,
+    },
     EngineClosed {
         message: String,
     },
@@ -388,15 +402,6 @@ impl Failure {
         Self::AgentReadyTimeout { message: format!("the guest's agent did not answer within {limit:?}") }
     }
 
-    pub(crate) fn sandbox_replaced(name: &str, expected: &str, actual: &str) -> Self {
-        Self::SandboxReplaced {
-            message: format!("the name {name:?} is another sandbox's now"),
-            sandbox: name.into(),
-            expected: expected.into(),
-            actual: actual.into(),
-        }
-    }
-
     pub(crate) fn sandbox_busy(name: &str, limit: Duration) -> Self {
         Self::SandboxBusy {
             message: format!(
@@ -412,6 +417,28 @@ impl Failure {
             _ => "",
         };
         Self::MetricsNotReady { message: format!("no sample within {limit:?}: {why}") }
+    }
+
+    pub(crate) fn sandbox_paused(name: &str) -> Self {
+        Self::SandboxPaused { message: format!("sandbox {name:?} is paused, and starts nothing") }
+    }
+
+    pub(crate) fn directory_root(name: &str, root: &Path) -> Self {
+        Self::CaptureUnsupported {
+            message: format!(
+                "the root of sandbox {name:?} is the directory {}, which is outside of what can be captured",
+                root.display()
+            ),
+        }
+    }
+
+    pub(crate) fn change_refused(field: &str, reason: &str) -> Self {
+        Self::ChangeRefused { message: format!("{field} cannot be changed so: {reason}"), field: field.into() }
+    }
+
+    pub(crate) fn restart_required(field: &str, reason: Option<&str>) -> Self {
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        Self::RestartRequired { message: format!("{field} changes with a restart only{reason}"), field: field.into() }
     }
 
     pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {
@@ -443,7 +470,7 @@ impl From<MicrosandboxError> for Failure {
             E::RuntimeNotInstalled(_) => Self::RuntimeNotInstalled { message },
             E::RuntimeIncomplete(_) => Self::RuntimeIncomplete { message },
             E::Database(_) => Self::Database { message },
-            E::InvalidConfig(_) => Self::InvalidConfig { message, field: None },
+            E::InvalidConfig(text) => from_invalid_config_text(&text, message),
             E::NoDefaultCommand => Self::NoDefaultCommand { message },
             E::SandboxNotFound(sandbox) => Self::SandboxNotFound { message, sandbox },
             E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists { message, sandbox: first_quoted(text) },
@@ -451,6 +478,7 @@ impl From<MicrosandboxError> for Failure {
                 Self::SandboxReplaced { message, sandbox: name, expected, actual }
             }
             E::SandboxStillRunning(text) => Self::SandboxStillRunning { message, sandbox: first_quoted(text) },
+            E::SandboxNotRunning(text) if text.contains("paused") => Self::SandboxPaused { message },
             E::SandboxNotRunning(_) => Self::SandboxNotRunning { message },
             E::SandboxStopTimedOut { name, timeout } => {
                 Self::SandboxStopTimedOut { message, sandbox: name, timeout_ms: millis(timeout) }
@@ -576,7 +604,26 @@ fn is_unknown(error: &OciDistributionError) -> bool {
     }
 }
 
-/// `Runtime` is the crate's drawer for everything; these four are worth a name.
+/// Some of what `InvalidConfig` says is not about options, but about the sandbox that is captured.
+fn from_invalid_config_text(text: &str, message: String) -> Failure {
+    if text.contains("requires a running or user-paused source") {
+        Failure::SandboxNotRunning { message }
+    } else if text.contains("requires an OCI-rooted sandbox") || text.starts_with("source uses host-backed") {
+        Failure::CaptureUnsupported { message }
+    } else {
+        Failure::InvalidConfig { message, field: None }
+    }
+}
+
+/// What a VM holds that no capture can take, as the runtime says it.
+const NOT_CAPTURED: [&str; 4] = [
+    "has no handle-state provider",
+    "has no immutable-generation provider",
+    "uses unsupported checkpoint format",
+    "cannot quiesce",
+];
+
+/// `Runtime` is the crate's drawer for everything; these are worth a name.
 fn from_runtime_text(text: &str, message: String) -> Failure {
     if text.starts_with("timed out observing stopped state") {
         Failure::KillTimeout { message }
@@ -584,6 +631,10 @@ fn from_runtime_text(text: &str, message: String) -> Failure {
         Failure::AgentReadyTimeout { message }
     } else if text.contains("exec session ended without exit event") {
         Failure::ExecSessionLost { message }
+    } else if text.contains("sandbox is paused") {
+        Failure::SandboxPaused { message }
+    } else if NOT_CAPTURED.iter().any(|phrase| text.contains(phrase)) {
+        Failure::CaptureUnsupported { message }
     } else if let Some(actual) = version_without_contract(text) {
         Failure::runtime_version_mismatch(actual, None)
     } else {
@@ -696,6 +747,14 @@ mod tests {
             Failure::AgentReadyTimeout { .. }
         ));
         assert!(matches!(runtime("exec session ended without exit event"), Failure::ExecSessionLost { .. }));
+        assert!(matches!(
+            runtime("sandbox is paused; resume it before starting guest work"),
+            Failure::SandboxPaused { .. }
+        ));
+        assert!(matches!(
+            runtime("runtime control refused: active virtio-fs resource virtio_fs0 has no handle-state provider"),
+            Failure::CaptureUnsupported { .. }
+        ));
         assert!(matches!(runtime("anything else"), Failure::Runtime { .. }));
         for text in [
             "no tested sandbox launch contract for runtime 0.7.13",
@@ -707,6 +766,14 @@ mod tests {
         assert!(matches!(custom("sandbox a has no live metrics slot"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("sandbox a is not running; metrics are unavailable"), Failure::MetricsNotReady { .. }));
         assert!(matches!(custom("anything else"), Failure::Custom { .. }));
+        let not_running = |text: &str| Failure::from(MicrosandboxError::SandboxNotRunning(text.into()));
+        let paused = "cannot gracefully stop paused sandbox \"a\"; resume it first or explicitly kill it";
+        assert!(matches!(not_running(paused), Failure::SandboxPaused { .. }));
+        assert!(matches!(not_running("'a' is not running (status: Stopped)"), Failure::SandboxNotRunning { .. }));
+        let config = |text: &str| Failure::from(MicrosandboxError::InvalidConfig(text.into()));
+        assert!(matches!(config("branch requires a running or user-paused source"), Failure::SandboxNotRunning { .. }));
+        assert!(matches!(config("snapshot requires an OCI-rooted sandbox"), Failure::CaptureUnsupported { .. }));
+        assert!(matches!(config("anything else"), Failure::InvalidConfig { .. }));
     }
 
     #[test]

@@ -6,20 +6,26 @@
 // A test build exports nothing to JavaScript, so that what only JavaScript uses looks dead there.
 #![cfg_attr(test, allow(dead_code))]
 
+mod attempt;
 mod backend;
+mod branch;
 mod cancel;
 mod config;
 mod engine;
 mod exec;
 mod failure;
 mod home;
-mod options;
 mod logs;
+mod marking;
 mod metrics;
+mod modify;
+mod options;
 mod outcome;
 mod owner;
+mod pause;
 mod progress;
 mod pull;
+mod restore;
 mod runtime;
 mod sandbox;
 mod slot;

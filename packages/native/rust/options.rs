@@ -596,7 +596,7 @@ enum VolumeMode {
 /// The words of the border, each with the engine's value.
 macro_rules! words {
     ($($function:ident: $what:literal => $type:ty { $($word:literal => $value:expr),+ $(,)? })+) => {$(
-        fn $function(word: &str) -> MicrosandboxResult<$type> {
+        pub(crate) fn $function(word: &str) -> MicrosandboxResult<$type> {
             match word {
                 $($word => Ok($value),)+
                 _ => Err(invalid(format!("{} {word:?}", $what))),

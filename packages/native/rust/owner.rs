@@ -26,7 +26,7 @@ use crate::sandbox::{POLL, SETTLE};
 /// Labels of this SDK: not the user's to set, and not shown to the user.
 pub(crate) const RESERVED: &str = "effect-microsandbox.";
 
-/// Marks a sandbox with the one create that made it, so that its roll-back can tell it from another
+/// Marks a sandbox with the one attempt that made it, so that its roll-back can tell it from another
 /// sandbox of the same name.
 pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
 

@@ -322,7 +322,7 @@ impl Backend {
             let watch = watch.clone();
             async move {
                 let policy =
-                    options.pull_policy.as_deref().map_or(Ok(PullPolicy::IfMissing), crate::sandbox::pull_policy);
+                    options.pull_policy.as_deref().map_or(Ok(PullPolicy::IfMissing), crate::options::pull_policy);
                 let request = PullRequest {
                     reference: options.reference,
                     policy: policy?,

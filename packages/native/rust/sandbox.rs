@@ -1,7 +1,6 @@
 //! A sandbox: boot, stop, remove, and the promise that a boot which fails leaves nothing.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,9 @@ use microsandbox::backend::{Backend as EngineBackend, with_backend};
 use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxConfig, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
-use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
-use uuid::Uuid;
 
+use crate::attempt::Attempt;
 use crate::backend::{BackendValue, SandboxInfo};
 use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
@@ -20,7 +18,8 @@ use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::options::{RegistryOptions, SandboxOptions, build};
 use crate::outcome::{Outcome, Stop};
-use crate::owner::{CREATION_LABEL, Intent, Labels, Session, own};
+use crate::owner::{Labels, own};
+use crate::pause::current;
 use crate::progress::{Progress, Watch};
 use crate::pull::{Pull, PullRequest, named};
 use crate::slot::{InEngine, Slot};
@@ -285,14 +284,8 @@ impl Sandbox {
 
 impl SandboxValue {
     /// This sandbox and no other of its name, looked up now.
-    async fn handle(&self) -> Result<SandboxHandle, Failure> {
-        let name = self.sandbox.name();
-        let backend = self.sandbox.backend().clone();
-        let handle = backend.sandboxes().get(backend.clone(), name).await?;
-        if handle.id() == self.sandbox.id() {
-            return Ok(handle);
-        }
-        Err(Failure::sandbox_replaced(name, self.sandbox.id().as_str(), handle.id().as_str()))
+    async fn handle(&self) -> MicrosandboxResult<SandboxHandle> {
+        current(&self.sandbox, self.sandbox.backend()).await
     }
 
     async fn stop(&self, options: &StopOptions) -> Result<(), Failure> {
@@ -331,7 +324,7 @@ pub(crate) async fn create(
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
-    let build = async { build(options, &attempt.id)?.labels(value.owner(options.on_close)).build().await };
+    let build = async { build(options, &attempt.id)?.labels(value.engine().owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
     let boot = async {
@@ -347,10 +340,7 @@ pub(crate) async fn create(
         Err(Stop::Failed(failure)) => Stop::Failed(named(failure, options.image.text())),
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
-    match attempt.roll_back().await {
-        Ok(()) => Err(stop),
-        Err(detail) => Err(Failure::rollback_incomplete(&options.name, &detail, &stop).into()),
-    }
+    Err(attempt.undo(stop).await)
 }
 
 /// Pull the image of a sandbox that is about to be created, unless it is there, or the name is not free: then the engine
@@ -364,7 +354,8 @@ async fn pull(
 ) -> Result<(), Stop> {
     let Some(local) = value.backend.as_local() else { return Ok(()) };
     let defaults = &local.config().sandbox_defaults.oci;
-    let Some(request) = PullRequest::of(config, defaults, options.registry.as_ref().map(RegistryOptions::overrides).unwrap_or_default()) else { return Ok(()) };
+    let registry = options.registry.as_ref().map(RegistryOptions::overrides).unwrap_or_default();
+    let Some(request) = PullRequest::of(config, defaults, registry) else { return Ok(()) };
     let Some(pull) = Pull::needed(&value.backend, request, watch)? else { return Ok(()) };
     if !config.replace_existing && value.lookup(&config.spec.name).await.is_ok() {
         return Ok(());
@@ -394,7 +385,7 @@ async fn start_handle(
     cancel: &Cancel,
 ) -> Result<Sandbox, Stop> {
     if can_start(handle.status_snapshot()) {
-        cancel.guard(own(handle, &value.owner(on_close))).await?;
+        cancel.guard(own(handle, &value.engine().owner(on_close))).await?;
     }
     match boot(&value.backend, handle, on_close == Ending::Detach, cancel).await {
         Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
@@ -438,7 +429,9 @@ pub(crate) async fn connect_or_create(
     loop {
         turn += 1;
         let tried = match cancel.guard(value.lookup(&options.name)).await {
-            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => create(value.clone(), options, watch, cancel.clone()).await,
+            Err(Stop::Failed(Failure::SandboxNotFound { .. })) => {
+                create(value.clone(), options, watch, cancel.clone()).await
+            }
             Err(stop) => Err(stop),
             Ok(handle) if handle.status_snapshot() == SandboxStatus::Starting => {
                 // Somebody else starts it: look again.
@@ -543,7 +536,7 @@ async fn until_ended(backend: &Arc<dyn EngineBackend>, name: &str) {
 
 /// Refuse a runtime of another version before anything is started: the engine would only say so in
 /// words, half way through a boot.
-fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
+pub(crate) fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
     let Some(local) = backend.as_local() else { return Ok(()) };
     let pair = resolve_runtime(local.config())?;
     let actual = resolve_runtime_version(&pair.msb_path)?;
@@ -554,118 +547,6 @@ fn check_runtime(backend: &Arc<dyn EngineBackend>) -> Result<(), Failure> {
             Some(pair.msb_path.display().to_string()),
         )),
     }
-}
-
-/// One try to make a sandbox, and what it takes to undo it.
-struct Attempt {
-    backend: Arc<dyn EngineBackend>,
-    name: String,
-    id: String,
-    /// The sandbox's directory, when it was not there before: then it is ours to remove.
-    fresh_directory: Option<PathBuf>,
-    /// The same for the case that this process is killed: gone with the attempt.
-    _intent: Option<Intent>,
-}
-
-impl Attempt {
-    fn new(backend: &Arc<dyn EngineBackend>, name: &str, session: &Session) -> Result<Self, Failure> {
-        // A name with a separator is refused by the engine; it must not reach a path of ours.
-        let fresh_directory = backend
-            .as_local()
-            .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
-            .map(|local| local.sandboxes_dir().join(name))
-            .filter(|directory| !directory.exists());
-        let id = Uuid::new_v4().to_string();
-        let intent = backend
-            .as_local()
-            .filter(|_| fresh_directory.is_some())
-            .map(|local| Intent::write(&local.config().home(), &id, name, session))
-            .transpose()?;
-        Ok(Self { backend: backend.clone(), name: name.to_owned(), id, fresh_directory, _intent: intent })
-    }
-
-    /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.
-    ///
-    /// After a failed or dropped create the engine leaves a stopped row (so that a restore can be
-    /// tried again), or, in a short window, a directory without a row; both keep the name taken.
-    async fn roll_back(&self) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + SETTLE;
-        loop {
-            let tried = tokio::time::timeout_at(deadline, self.try_roll_back()).await;
-            let late = tokio::time::Instant::now() >= deadline;
-            match tried {
-                Ok(Ok(Trace::Gone)) => return Ok(()),
-                // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
-                // create, and it could not have come so far with anything of this attempt in its way.
-                Ok(Ok(Trace::NameHeld { ours: false })) if late => return Ok(()),
-                Ok(Ok(Trace::NameHeld { ours: true })) if late => return Err("its clean-up has not ended".into()),
-                Ok(Err(error)) if late => return Err(error.to_string()),
-                Err(_) => return Err("another operation holds the name".into()),
-                _ => tokio::time::sleep(POLL).await,
-            }
-        }
-    }
-
-    async fn try_roll_back(&self) -> MicrosandboxResult<Trace> {
-        let ours = match self.lookup().await {
-            Ok(handle) if self.made(&handle) => true,
-            // Another has the name, or the engine refuses it: nothing can have been made.
-            Ok(_) | Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
-            Err(_) => false,
-        };
-        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
-        let Some(lock) = self.hold_name()? else { return Ok(Trace::NameHeld { ours }) };
-        match self.lookup().await {
-            Ok(handle) if self.made(&handle) => {
-                // `remove` takes the lock itself, and removes this sandbox and no other.
-                drop(lock);
-                handle.remove().await?;
-            }
-            Err(MicrosandboxError::SandboxNotFound(_)) => self.remove_orphan(&lock)?,
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Trace::Gone)
-    }
-
-    async fn lookup(&self) -> MicrosandboxResult<SandboxHandle> {
-        self.backend.sandboxes().get(self.backend.clone(), &self.name).await
-    }
-
-    /// The lock under which the engine makes, starts and removes a sandbox of this name.
-    fn hold_name(&self) -> MicrosandboxResult<Option<NameLock>> {
-        let Some(local) = self.backend.as_local() else {
-            return Ok(Some(NameLock { _file: None }));
-        };
-        let file = try_acquire_transition_guard(&local.config().run_dir(), &self.name)?;
-        Ok(file.map(|file| NameLock { _file: Some(file) }))
-    }
-
-    fn made(&self, handle: &SandboxHandle) -> bool {
-        handle.config().is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
-    }
-
-    /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
-    fn remove_orphan(&self, _held: &NameLock) -> MicrosandboxResult<()> {
-        match &self.fresh_directory {
-            Some(directory) if directory.exists() => Ok(std::fs::remove_dir_all(directory)?),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is left of an attempt.
-enum Trace {
-    Gone,
-    /// Somebody holds the name: the engine's clean-up of this attempt, or another create. `ours`: there is a row of it.
-    NameHeld {
-        ours: bool,
-    },
-}
-
-/// Held for as long as it lives. Empty where a backend has no such lock.
-struct NameLock {
-    _file: Option<std::fs::File>,
 }
 
 /// Ask a sandbox to stop, and kill it when the grace is over or when it cannot be asked, if that is allowed. One that
@@ -681,11 +562,15 @@ where
 {
     let grace = milliseconds(options.grace_ms);
     if !grace.is_zero() || !options.then_kill {
-        match ask(grace).await {
-            Ok(()) | Err(MicrosandboxError::SandboxNotRunning(_)) => return Ok(()),
-            Err(error) if !options.then_kill => return Err(error.into()),
-            // Paused, unresponsive, or gone: force settles all three.
-            Err(_) => {}
+        let Err(error) = ask(grace).await else { return Ok(()) };
+        let stopped = matches!(error, MicrosandboxError::SandboxNotRunning(_));
+        match Failure::from(error) {
+            // Paused, unresponsive, or gone: force settles all three. To the engine, what is paused does not run.
+            Failure::SandboxPaused { .. } if options.then_kill => {}
+            paused @ Failure::SandboxPaused { .. } => return Err(paused),
+            _ if stopped => return Ok(()),
+            failure if !options.then_kill => return Err(failure),
+            _ => {}
         }
     }
     kill(force()).await
@@ -745,10 +630,13 @@ mod tests {
     fn a_stop_ends_in_a_kill_unless_it_worked_or_may_not() {
         let failed = || Err(MicrosandboxError::Custom("paused".into()));
         let gone = || Err(MicrosandboxError::SandboxNotRunning("a".into()));
+        let paused = || Err(MicrosandboxError::SandboxNotRunning("cannot gracefully stop paused sandbox".into()));
         assert_eq!(done(1.0, true, Ok(())), (vec!["asked"], true));
         assert_eq!(done(1.0, true, failed()), (vec!["asked", "killed"], true));
         assert_eq!(done(1.0, false, failed()), (vec!["asked"], false));
         assert_eq!(done(1.0, false, gone()), (vec!["asked"], true));
+        assert_eq!(done(1.0, true, paused()), (vec!["asked", "killed"], true));
+        assert_eq!(done(1.0, false, paused()), (vec!["asked"], false));
         for nothing in [0.0, -1.0, f64::NAN] {
             assert_eq!(done(nothing, true, Ok(())), (vec!["killed"], true));
             assert_eq!(done(nothing, false, failed()), (vec!["asked"], false));

@@ -27,5 +27,8 @@ export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
   HomeNotWritable: "choose a home that this user can write",
   HomeWithoutXattrs: "put the home on ext4, xfs or btrfs (a tmpfs needs Linux 6.6)",
   RootfsNotFound: "check the path; an image reference must not start with /, ./ or ../",
-  RollbackIncomplete: "remove the sandbox by name (Sandbox.remove)"
+  RollbackIncomplete: "remove the sandbox by name (Sandbox.remove)",
+  SandboxPaused: "resume it first: sandbox.resume",
+  CaptureUnsupported: "make the sandbox of an image reference, without mounts of the host",
+  RestartRequired: "modify with { effect: \"next-start\" }, and then stop and start the sandbox"
 }

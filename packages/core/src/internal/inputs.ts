@@ -50,11 +50,25 @@ export const toSeconds = (input: Duration.Input | undefined): number | undefined
   return seconds === Infinity ? undefined : Math.min(seconds, Number(most))
 }
 
-/** Variables by name; a name holds neither `=` nor a NUL, a value no NUL. */
+/** A name of a variable holds neither `=` nor a NUL, its value no NUL. */
+export const VariableName = Schema.String.check(
+  Schema.isPattern(/^[^=\0]+$/, { expected: "a variable name without = and NUL" })
+)
+
+/** Variables by name. */
 export const Variables = Schema.Record(
-  Schema.String.check(Schema.isPattern(/^[^=\0]+$/, { expected: "a variable name without = and NUL" })),
+  VariableName,
   Schema.String.check(Schema.isPattern(/^[^\0]*$/, { expected: "a value without NUL" }))
 )
+
+/** The labels that this SDK gives are not a user's to change. */
+export const LabelName = Schema.String.check(
+  Schema.isPattern(/^(?!effect-microsandbox\.)[^]/, {
+    expected: "a label that does not begin with effect-microsandbox."
+  })
+)
+
+export const Labels = Schema.Record(LabelName, Schema.String)
 
 /** A guest path, a user, an argument: any text that the kernel can take. */
 export const Text = Schema.String.check(Schema.isPattern(/^[^\0]*$/, { expected: "text without NUL" }))

@@ -4,9 +4,15 @@ import * as Effect from "effect/Effect"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import { mapFailure, type Subject } from "./failure.ts"
 
-/** What an operation needs of the sandbox that it is on. */
-export interface Target {
+/** What an operation needs of the backend. */
+export interface Engine {
   readonly native: Native.Native["Service"]
+  /** To be run before something is begun that does not end with this process. */
+  readonly watch: Effect.Effect<void>
+}
+
+/** What an operation needs of the sandbox that it is on. */
+export interface Target extends Engine {
   readonly handle: Native.Sandbox
   readonly name: string
 }

@@ -2,20 +2,23 @@
 import type { Native } from "@effect-microsandbox/native"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
-import { toInfo, toStopResult } from "./catalogue.ts"
 import { type Boot, makeBoot, withStages } from "./boot.ts"
+import { branch } from "./branch.ts"
+import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { Span, toMillis } from "./inputs.ts"
 import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
-import { attributesOf, call, operation, subjectOf, type Target } from "./operation.ts"
+import { modify } from "./modify.ts"
+import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
 export type TypeId = typeof TypeId
@@ -32,8 +35,8 @@ interface Ending {
   onClose: OnClose
 }
 
-const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, ending: Ending): Sandbox => {
-  const target: Target = { native, handle, name: handle.name }
+const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: Ending): Sandbox => {
+  const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
   const runShell = exec.exec("Sandbox.shell", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
@@ -47,6 +50,8 @@ const makeSandbox = (native: Native.Native["Service"], handle: Native.Sandbox, e
     spawn: exec.spawn("Sandbox.spawn", target),
     ...logs(target),
     ...metrics(target),
+    ...branch(target, { one: acquireSandbox, each: acquireBranches }),
+    ...modify(target),
     status: Effect.map(
       operation(target, "Sandbox.status", (handle, token) => handle.status(token)),
       (status) => status as Status
@@ -107,21 +112,49 @@ const besideCurrent: Effect.Effect<Tracer.SpanOptions> = Effect.map(
 
 /** Takes a sandbox from a call of the addon that boots it, and ends it with the scope as `onClose` says. */
 export const acquireSandbox = (
-  native: Native.Native["Service"],
+  engine: Engine,
   subject: Subject,
   onClose: OnClose | ((handle: Native.Sandbox) => OnClose),
   run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>,
   watched?: Boot
 ): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
   Effect.gen(function*() {
-    const boot = watched ?? (yield* makeBoot(native))
+    const boot = watched ?? (yield* makeBoot(engine.native))
     const span = yield* besideCurrent
     let ending: Ending | undefined
     const endingOf = (handle: Native.Sandbox): Ending =>
       ending ??= { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
-    const handle = yield* native.acquire(
+    const handle = yield* engine.native.acquire(
       (token) => run(token, boot.progress),
       (handle) => close(handle, endingOf(handle), span)
     ).pipe(mapFailure(subject), withStages(boot, subject))
-    return makeSandbox(native, handle, endingOf(handle))
+    return makeSandbox(engine, handle, endingOf(handle))
+  })
+
+/** Takes the children of one call: each has its own outcome, and those that started end with the scope, all at once. */
+const acquireBranches = (
+  engine: Engine,
+  subject: Subject,
+  onClose: OnClose,
+  run: (token: Native.CancelToken) => Promise<Native.Outcome<ReadonlyArray<Native.BranchOutcome>>>
+): Effect.Effect<ReadonlyArray<Exit.Exit<Sandbox, MicrosandboxError>>, MicrosandboxError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const span = yield* besideCurrent
+    const endings = new Map<string, Ending>()
+    const release = (outcomes: ReadonlyArray<Native.BranchOutcome>): Effect.Effect<void> =>
+      Effect.forEach(
+        outcomes,
+        (outcome) =>
+          outcome._tag === "Started"
+            ? Effect.exit(close(outcome.sandbox, endings.get(outcome.name) ?? { onClose }, span))
+            : Effect.succeed(Exit.void),
+        { concurrency: "unbounded" }
+      ).pipe(Effect.flatMap((exits) => Exit.asVoidAll(exits)))
+    const outcomes = yield* mapFailure(subject)(engine.native.acquire(run, release))
+    return outcomes.map((outcome) => {
+      if (outcome._tag === "Failed") return Exit.fail(toError({ ...subject, sandbox: outcome.name }, outcome.failure))
+      const ending: Ending = { onClose }
+      endings.set(outcome.name, ending)
+      return Exit.succeed(makeSandbox(engine, outcome.sandbox, ending))
+    })
   })

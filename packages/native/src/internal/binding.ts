@@ -13,11 +13,11 @@ export declare class Backend {
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
   createSandbox(options: SandboxOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
-  startSandbox(name: string, onClose: Ending, token: CancelToken): Promise<Outcome<Sandbox>>
+  startSandbox(name: string, onClose: Ending, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Connect to a sandbox that runs. */
   connectSandbox(name: string, timeoutMs: number, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Connect to a sandbox that runs, start one that has stopped, or make it. */
-  connectOrCreateSandbox(options: SandboxOptions, timeoutMs: number, token: CancelToken): Promise<Outcome<Sandbox>>
+  connectOrCreateSandbox(options: SandboxOptions, timeoutMs: number, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** One page of the sandboxes, in the order in which they were made. */
   listSandboxes(options: ListOptions, token: CancelToken): Promise<Outcome<SandboxPage>>
   /** Look a sandbox up by name. */
@@ -34,11 +34,27 @@ export declare class Backend {
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /** All log entries of a sandbox, by name, in the order of their time. */
+  sandboxLogs(name: string, options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
+  /** Stream the log entries of a sandbox, by name. */
+  sandboxLogStream(name: string, options: LogStreamOptions, token: CancelToken): Promise<Outcome<LogStream>>
+  /** Why a sandbox could not start the last time that it could not, if that was recorded. */
+  bootError(name: string, token: CancelToken): Promise<Outcome<BootFailure | null>>
+  /** The newest sample of a sandbox, by name. Waits for the first one, at most until the deadline. */
+  sandboxMetrics(name: string, deadlineMs: number, token: CancelToken): Promise<Outcome<MetricsReading>>
+  /** The newest samples of all running sandboxes that have been sampled. */
+  allMetrics(token: CancelToken): Promise<Outcome<Array<NamedSample>>>
+  /** The same for a sandbox that is known by name. */
+  modifySandbox(name: string, changes: ModifyChanges, options: ModifyOptions, token: CancelToken): Promise<Outcome<ModifyPlan>>
   /**
    * Remove what dead owners left in a local backend: their sandboxes, and the directories of creates that never got as
    * far as a row.
    */
   sweep(token: CancelToken): Promise<Outcome<SweepReport>>
+  /** Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull. */
+  pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<void>>
+  /** Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers. */
+  restoreSandbox(options: RestoreOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -89,14 +105,50 @@ export declare class LogStream {
   close(): Promise<void>
 }
 
+/** Where one call that boots a sandbox says what it does. */
+export declare class Progress {
+  /** `listens`: somebody will read the events. The stages are kept in any case. */
+  constructor(listens: boolean)
+  /** The next events: waits for one, then takes all that are there. An empty list means that there will be no more. */
+  read(token: CancelToken): Promise<Outcome<Array<ProgressEvent>>>
+  /** There will be no more events: the call has ended, or was never made. */
+  end(): void
+  /** The stages that have ended, in the order of their ends. */
+  stages(): Array<BootStage>
+}
+
 /** A running sandbox. */
 export declare class Sandbox {
+  /**
+   * Cut the sandbox as it is now and start a child from there; the sandbox itself goes on, or stays paused. When this
+   * fails or is cancelled, nothing of the child is left before it answers.
+   */
+  branch(name: string, options: BranchOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
+  /**
+   * The same for several children of one cut, each with its own outcome, in the order of the names. A failure of all
+   * is one of the source. A cancel leaves no child.
+   */
+  branchMany(names: Array<string>, options: BranchOptions, token: CancelToken): Promise<Outcome<Array<BranchOutcome>>>
   /** All log entries that are there, in the order of their time. */
   logs(options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
   /** Stream the log entries. */
   logStream(options: LogStreamOptions, token: CancelToken): Promise<Outcome<LogStream>>
   /** The newest sample of this sandbox. Waits for the first one, at most until the deadline. */
   metrics(deadlineMs: number, token: CancelToken): Promise<Outcome<MetricsReading>>
+  /**
+   * Change the sandbox, or say what a change would do. Not atomic: what a running VM has taken when this fails or is
+   * cancelled stays.
+   */
+  modify(changes: ModifyChanges, options: ModifyOptions, token: CancelToken): Promise<Outcome<ModifyPlan>>
+  /** Suspend the VM, which keeps its memory. One that is paused is no failure. A cancelled pause is taken back. */
+  pause(guestFlush: 'auto' | 'required' | 'skip', token: CancelToken): Promise<Outcome<void>>
+  /** Let a paused VM run on. One that runs is no failure. When this is cancelled, the VM may run or not. */
+  resume(token: CancelToken): Promise<Outcome<void>>
+  /**
+   * Keep the sandbox as a snapshot. It goes on, or stays as it is. A snapshot that was being published when this was
+   * cancelled is kept.
+   */
+  snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotInfo>>
   get name(): string
   get id(): string
   /** It ran already when this handle was made: the call that made it has begun nothing. */
@@ -118,7 +170,7 @@ export declare class Sandbox {
   /** Wait until the VM has ended, whoever ends it. */
   wait(token: CancelToken): Promise<Outcome<StopResult>>
   /** Stop, and start again: the same sandbox, in a new VM, behind the same handle. */
-  restart(options: StopOptions, token: CancelToken): Promise<Outcome<void>>
+  restart(options: StopOptions, progress: Progress, token: CancelToken): Promise<Outcome<void>>
   /** The round trip to the guest's agent, in milliseconds. It does not count as activity. */
   ping(token: CancelToken): Promise<Outcome<number>>
   /** Count as activity, so that the idle timeout starts anew. Answers with the number of the activity. */
@@ -139,6 +191,40 @@ export interface AuthOptions {
   username: string
   password: string
 }
+
+/** Why a sandbox could not start, as its runtime recorded it. */
+export interface BootFailure {
+  /** Milliseconds since 1970. */
+  timestamp?: number
+  stage: string
+  errno?: number
+  message: string
+}
+
+/** A stage that has ended. */
+export interface BootStage {
+  stage: string
+  /** Since the `Progress` was made. */
+  startedMs: number
+  durationMs: number
+  outcome: 'success' | 'error' | 'cancelled'
+}
+
+/** How to branch. What a child is made of is its source's. */
+export interface BranchOptions {
+  /** Whether the guest must write back what it holds for its disks before the cut. */
+  guestFlush: 'auto' | 'required' | 'skip'
+  /** Record a digest of each disk layer that is cut. */
+  recordIntegrity: boolean
+  /** Labels of the child, over those of its source. */
+  labels: Record<string, string>
+  onClose: Ending
+}
+
+/** What became of one child of several. */
+export type BranchOutcome =
+  | { _tag: 'Started'; name: string; sandbox: Sandbox }
+  | { _tag: 'Failed'; name: string; failure: Failure }
 
 /** What becomes of a sandbox when its handle is given back. */
 export type Ending = 'destroy' | 'stop' | 'detach'
@@ -254,6 +340,10 @@ export type Failure =
   | { _tag: 'RootfsNotFound'; message: string; path: string }
   | { _tag: 'RollbackIncomplete'; message: string; sandbox: string }
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
+  | { _tag: 'SandboxPaused'; message: string }
+  | { _tag: 'CaptureUnsupported'; message: string }
+  | { _tag: 'ChangeRefused'; message: string; field: string }
+  | { _tag: 'RestartRequired'; message: string; field: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
@@ -306,6 +396,105 @@ export interface LocalOptions {
   home?: string
 }
 
+/** One entry of a sandbox's logs. */
+export interface LogEntry {
+  /** When the host got it, in milliseconds since 1970. */
+  timestamp: number
+  source: 'stdout' | 'stderr' | 'output' | 'system'
+  sessionId?: number
+  text: string
+  cursor: string
+}
+
+/** Which entries of a sandbox's logs to read. */
+export interface LogOptions {
+  sources?: Array<'stdout' | 'stderr' | 'output' | 'system'>
+  /** Milliseconds since 1970, inclusive. */
+  sinceMs?: number
+  /** Milliseconds since 1970, exclusive. */
+  untilMs?: number
+  /** The last so many of what the others leave. */
+  tail?: number
+}
+
+/** Which entries of a sandbox's logs to stream. */
+export interface LogStreamOptions {
+  sources?: Array<'stdout' | 'stderr' | 'output' | 'system'>
+  /** Milliseconds since 1970, inclusive. */
+  sinceMs?: number
+  /** After the entry that this is the cursor of. */
+  cursor?: string
+  /** Milliseconds since 1970, exclusive. */
+  untilMs?: number
+  /** Go on with what is written, until the sandbox stops. */
+  follow?: boolean
+}
+
+/** What came of asking a sandbox for a sample. */
+export type MetricsReading =
+  | { _tag: 'Running'; sample: MetricsSample }
+  | { _tag: 'Ended' }
+
+/** One sample. Sizes in bytes; 64-bit counters cross as `bigint`, since a number would round them in the end. */
+export interface MetricsSample {
+  /** When the sandbox was sampled, in milliseconds since 1970. */
+  sampledAt: number
+  uptimeMs: number
+  /** 100 is one processor's whole time. */
+  cpuPercent: number
+  vcpuTimeNs: bigint
+  memory: bigint
+  memoryAvailable?: bigint
+  memoryHostResident?: bigint
+  memoryLimit: bigint
+  diskRead: bigint
+  diskWritten: bigint
+  networkReceived: bigint
+  networkSent: bigint
+  upperUsed?: bigint
+  upperFree?: bigint
+  upperHostAllocated?: bigint
+}
+
+/** What is to be different. What is absent stays. */
+export interface ModifyChanges {
+  cpus?: number
+  maxCpus?: number
+  memoryMib?: number
+  maxMemoryMib?: number
+  rootDiskMib?: number
+  env?: Record<string, string>
+  removeEnv?: Array<string>
+  labels?: Record<string, string>
+  removeLabels?: Array<string>
+  workdir?: string
+}
+
+/** Something that a plan says of a field. */
+export interface ModifyNote {
+  field: string
+  message: string
+}
+
+/** What to do with changes. */
+export interface ModifyOptions {
+  /** Do them; say what they would do otherwise. */
+  apply: boolean
+  /** Leave a VM that runs as it is. */
+  nextStart: boolean
+}
+
+/** What changes would do, or have done. */
+export interface ModifyPlan {
+  sandbox: string
+  status: string
+  applied: boolean
+  changes: Array<PlannedChange>
+  conflicts: Array<ModifyNote>
+  warnings: Array<ModifyNote>
+  resized: Array<Resized>
+}
+
 export interface MountedVolume {
   guest: string
   kind: string
@@ -336,10 +525,26 @@ export type MountSource =
   | { _tag: 'Tmpfs'; sizeMib?: number }
   | { _tag: 'Disk'; path: string; format?: 'raw' | 'qcow2' | 'vmdk'; fstype?: string }
 
+/** A sample of one of several sandboxes. */
+export interface NamedSample {
+  name: string
+  sample: MetricsSample
+}
+
 /** The guest's owner of files that the host made. */
 export interface OwnerOptions {
   uid: number
   gid: number
+}
+
+/** One change of a plan. */
+export interface PlannedChange {
+  field: string
+  change: 'added' | 'updated' | 'removed'
+  before?: string
+  after?: string
+  effect: 'live' | 'next-start' | 'restart' | 'unsupported'
+  reason?: string
 }
 
 /** A port of the host that leads to one of the guest. */
@@ -351,11 +556,40 @@ export interface PortOptions {
   udp: boolean
 }
 
+/** What a boot tells: the engine's `PullProgress`, then the stages of the boot. */
+export type ProgressEvent =
+  | { _tag: 'Resolving'; reference: string }
+  | { _tag: 'Resolved'; reference: string; manifestDigest: string; layerCount: number; totalBytes?: number }
+  | { _tag: 'LayerDownloadProgress'; layer: number; digest: string; bytes: number; totalBytes?: number }
+  | { _tag: 'LayerDownloadComplete'; layer: number; digest: string; bytes: number }
+  | { _tag: 'LayerDownloadVerifying'; layer: number; digest: string }
+  | { _tag: 'LayerMaterializeStarted'; layer: number; diffId: string }
+  | { _tag: 'LayerMaterializeProgress'; layer: number; bytes: number; totalBytes: number }
+  | { _tag: 'LayerMaterializeWriting'; layer: number }
+  | { _tag: 'LayerMaterializeComplete'; layer: number; diffId: string }
+  | { _tag: 'StitchMergingTrees'; layerCount: number }
+  | { _tag: 'StitchWritingFsmeta' }
+  | { _tag: 'StitchWritingVmdk' }
+  | { _tag: 'StitchComplete' }
+  | { _tag: 'PullComplete'; reference: string; layerCount: number }
+  | { _tag: 'BootStage'; stage: string; /** Since the `Progress` was made. */
+  startedMs: number; durationMs: number; outcome: 'success' | 'error' | 'cancelled' }
+
 export interface PublishedPort {
   host: number
   guest: number
   protocol: string
   bind: string
+}
+
+/** An image to pull into the cache of a backend. */
+export interface PullImageOptions {
+  reference: string
+  pullPolicy?: 'always' | 'if-missing' | 'never'
+  /** Speak plain HTTP with its registry. */
+  insecure?: boolean
+  /** Make the flat root file system of it, instead of the layered one. */
+  flat?: boolean
 }
 
 /** How to talk to a registry. Not `Debug`: it holds a password. */
@@ -370,10 +604,40 @@ export interface ReplaceOptions {
   timeoutMs?: number
 }
 
+/** How far a running VM has come with a new size. */
+export interface Resized {
+  resource: 'cpus' | 'memory'
+  requested: string
+  actual: string
+  enforced: string
+  state: 'accepted' | 'converging' | 'applied' | 'guest-refused' | 'failed'
+}
+
 export interface ResourceLimit {
   resource: string
   soft: number
   hard: number
+}
+
+/** What a sandbox is made of that comes from a snapshot. */
+export interface RestoreOptions {
+  /** A reference, a name or a path. */
+  snapshot: string
+  name: string
+  cpus?: number
+  memoryMib?: number
+  user?: string
+  maxDurationSecs?: number
+  idleTimeoutSecs?: number
+  logLevel?: 'error' | 'warn' | 'info' | 'debug' | 'trace'
+  security?: 'default' | 'restricted'
+  forked: boolean
+  diskOnly: boolean
+  disableNetwork: boolean
+  allowMissingResources: boolean
+  snapshotBase?: string
+  labels: Record<string, string>
+  onClose: Ending
 }
 
 /** A limit of every process in the guest; infinity is none. */
@@ -491,6 +755,25 @@ export interface SandboxPage {
   sandboxes: Array<SandboxInfo>
   /** Where to go on; none on the last page. */
   cursor?: string
+}
+
+/** A snapshot that was made. */
+export interface SnapshotInfo {
+  id: string
+  /** What a restore takes. */
+  reference: string
+  digest: string
+  scope: 'disk' | 'full'
+}
+
+/** What to keep of a sandbox, and how. */
+export interface SnapshotOptions {
+  name: string
+  /** Memory and programs too, and not only the disk. */
+  full: boolean
+  guestFlush: 'auto' | 'required' | 'skip'
+  recordIntegrity: boolean
+  labels: Record<string, string>
 }
 
 /** How to stop: ask, wait for `grace_ms`, then kill if allowed. */

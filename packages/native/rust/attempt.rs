@@ -1,0 +1,148 @@
+//! The promise that a sandbox which was not made leaves nothing: how its traces are told from those of others, and removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::sandbox::SandboxHandle;
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_runtime::ipc::try_acquire_transition_guard;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::outcome::Stop;
+use crate::owner::{CREATION_LABEL, Intent, Labels, Session};
+use crate::sandbox::{POLL, SETTLE};
+
+/// One try to make a sandbox, and what it takes to undo it.
+pub(crate) struct Attempt {
+    backend: Arc<dyn EngineBackend>,
+    name: String,
+    pub(crate) id: String,
+    /// The sandbox's directory, when it was not there before: then it is ours to remove.
+    fresh_directory: Option<PathBuf>,
+    /// The same for the case that this process is killed: gone with the attempt.
+    _intent: Option<Intent>,
+}
+
+impl Attempt {
+    pub(crate) fn new(backend: &Arc<dyn EngineBackend>, name: &str, session: &Session) -> Result<Self, Failure> {
+        // A name with a separator is refused by the engine; it must not reach a path of ours.
+        let fresh_directory = backend
+            .as_local()
+            .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
+            .map(|local| local.sandboxes_dir().join(name))
+            .filter(|directory| !directory.exists());
+        let id = Uuid::new_v4().to_string();
+        let intent = backend
+            .as_local()
+            .filter(|_| fresh_directory.is_some())
+            .map(|local| Intent::write(&local.config().home(), &id, name, session))
+            .transpose()?;
+        Ok(Self { backend: backend.clone(), name: name.to_owned(), id, fresh_directory, _intent: intent })
+    }
+
+    /// The labels that make a sandbox one of this attempt, among those that it is to have.
+    pub(crate) fn mark(&self, mut labels: Labels) -> Labels {
+        labels.insert(CREATION_LABEL.to_owned(), self.id.clone());
+        labels
+    }
+
+    /// Undo what the attempt has left, and answer with why it ended.
+    pub(crate) async fn undo(&self, stop: Stop) -> Stop {
+        match self.roll_back().await {
+            Ok(()) => stop,
+            Err(detail) => Failure::rollback_incomplete(&self.name, &detail, &stop).into(),
+        }
+    }
+
+    /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.
+    ///
+    /// After a failed or dropped create the engine leaves a stopped row (so that a restore can be
+    /// tried again), or, in a short window, a directory without a row; both keep the name taken.
+    async fn roll_back(&self) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        loop {
+            let tried = tokio::time::timeout_at(deadline, self.try_roll_back()).await;
+            let late = tokio::time::Instant::now() >= deadline;
+            match tried {
+                Ok(Ok(Trace::Gone)) => return Ok(()),
+                // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
+                // create, and it could not have come so far with anything of this attempt in its way.
+                Ok(Ok(Trace::NameHeld { ours: false })) if late => return Ok(()),
+                Ok(Ok(Trace::NameHeld { ours: true })) if late => return Err("its clean-up has not ended".into()),
+                Ok(Err(error)) if late => return Err(error.to_string()),
+                Err(_) => return Err("another operation holds the name".into()),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn try_roll_back(&self) -> MicrosandboxResult<Trace> {
+        let ours = match self.lookup().await {
+            Ok(handle) if self.made(&handle) => true,
+            // Another has the name, or the engine refuses it: nothing can have been made.
+            Ok(_) | Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
+            Err(_) => false,
+        };
+        // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
+        let Some(lock) = self.hold_name()? else { return Ok(Trace::NameHeld { ours }) };
+        match self.lookup().await {
+            Ok(handle) if self.made(&handle) => {
+                // `remove` takes the lock itself, and removes this sandbox and no other.
+                drop(lock);
+                match handle.remove().await {
+                    // It was finished before its siblings of a batch, which ended without it.
+                    Err(MicrosandboxError::SandboxStillRunning(_)) => {
+                        handle.kill().await?;
+                        handle.remove().await?;
+                    }
+                    removed => removed?,
+                }
+            }
+            Err(MicrosandboxError::SandboxNotFound(_)) => self.remove_orphan(&lock)?,
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Trace::Gone)
+    }
+
+    async fn lookup(&self) -> MicrosandboxResult<SandboxHandle> {
+        self.backend.sandboxes().get(self.backend.clone(), &self.name).await
+    }
+
+    /// The lock under which the engine makes, starts and removes a sandbox of this name.
+    fn hold_name(&self) -> MicrosandboxResult<Option<NameLock>> {
+        let Some(local) = self.backend.as_local() else {
+            return Ok(Some(NameLock { _file: None }));
+        };
+        let file = try_acquire_transition_guard(&local.config().run_dir(), &self.name)?;
+        Ok(file.map(|file| NameLock { _file: Some(file) }))
+    }
+
+    fn made(&self, handle: &SandboxHandle) -> bool {
+        handle.config().is_ok_and(|config| config.spec.labels.get(CREATION_LABEL) == Some(&self.id))
+    }
+
+    /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
+    fn remove_orphan(&self, _held: &NameLock) -> MicrosandboxResult<()> {
+        match &self.fresh_directory {
+            Some(directory) if directory.exists() => Ok(std::fs::remove_dir_all(directory)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is left of an attempt.
+enum Trace {
+    Gone,
+    /// Somebody holds the name: the engine's clean-up of this attempt, or another create. `ours`: there is a row of it.
+    NameHeld {
+        ours: bool,
+    },
+}
+
+/// Held for as long as it lives. Empty where a backend has no such lock.
+struct NameLock {
+    _file: Option<std::fs::File>,
+}

@@ -1,0 +1,97 @@
+//! Pausing a sandbox, and knowing when its VM is done with what was asked of it.
+
+use std::sync::Arc;
+
+use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::sandbox::{Sandbox as EngineSandbox, SandboxHandle};
+use microsandbox::snapshot::GuestFlush;
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_runtime::ipc::sandbox_socket_paths;
+use napi_derive::napi;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use crate::cancel::CancelToken;
+use crate::outcome::{Outcome, Stop};
+use crate::sandbox::{SETTLE, Sandbox};
+
+#[napi]
+impl Sandbox {
+    /// Suspend the VM, which keeps its memory. One that is paused is no failure. A cancelled pause is taken back.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn pause(
+        &self,
+        #[napi(ts_arg_type = "'auto' | 'required' | 'skip'")] guest_flush: String,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<()>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let sandbox = &value.sandbox;
+                let flush = flush_policy(&guest_flush)?;
+                let before = cancel.guard(sandbox.pause_state()).await?;
+                let paused = cancel.guard(sandbox.pause_with_guest_flush(flush)).await;
+                if matches!(paused, Err(Stop::Cancelled)) && !before.paused {
+                    settled(sandbox.backend(), sandbox.name()).await;
+                    // No more can be done where this fails: the VM is gone, or it wants recovery.
+                    let _ = tokio::time::timeout(SETTLE, sandbox.resume()).await;
+                }
+                paused
+            })
+            .await)
+    }
+
+    /// Let a paused VM run on. One that runs is no failure. When this is cancelled, the VM may run or not.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn resume(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let sandbox = &value.sandbox;
+                let resumed = cancel.guard(sandbox.resume()).await;
+                if matches!(resumed, Err(Stop::Cancelled)) {
+                    settled(sandbox.backend(), sandbox.name()).await;
+                }
+                resumed
+            })
+            .await)
+    }
+}
+
+pub(crate) fn flush_policy(name: &str) -> MicrosandboxResult<GuestFlush> {
+    match name {
+        "auto" => Ok(GuestFlush::Auto),
+        "required" => Ok(GuestFlush::Required),
+        "skip" => Ok(GuestFlush::Skip),
+        _ => Err(MicrosandboxError::InvalidConfig(format!("guest flush {name:?}"))),
+    }
+}
+
+/// Wait until a VM has done what it was asked for, when the asking call was dropped: it does one thing after another, and
+/// answers this last. A VM that is gone is done too.
+pub(crate) async fn settled(backend: &Arc<dyn EngineBackend>, name: &str) {
+    let Some(local) = backend.as_local() else { return };
+    let socket = sandbox_socket_paths(&local.config().run_dir(), name).control;
+    let asked = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(b"{\"op\":\"capabilities\"}\n").await?;
+        BufReader::new(stream).read_line(&mut String::new()).await
+    };
+    let _ = tokio::time::timeout(SETTLE, asked).await;
+}
+
+/// The sandbox as a backend has it now, unless another has taken its name.
+pub(crate) async fn current(
+    sandbox: &EngineSandbox,
+    backend: &Arc<dyn EngineBackend>,
+) -> MicrosandboxResult<SandboxHandle> {
+    let handle = backend.sandboxes().get(backend.clone(), sandbox.name()).await?;
+    if handle.id() == sandbox.id() {
+        return Ok(handle);
+    }
+    Err(MicrosandboxError::SandboxReplaced {
+        name: sandbox.name().to_owned(),
+        expected: sandbox.id().to_string(),
+        actual: handle.id().to_string(),
+    })
+}

@@ -1,0 +1,180 @@
+//! Snapshots: a sandbox kept as an artifact, and sandboxes made of one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use microsandbox::MicrosandboxResult;
+use microsandbox::backend::with_backend;
+use microsandbox::sandbox::{RestoreBuilder, Sandbox as EngineSandbox};
+use microsandbox::snapshot::{Snapshot, SnapshotScope};
+use napi_derive::napi;
+
+use crate::attempt::Attempt;
+use crate::backend::{Backend, BackendValue};
+use crate::cancel::{Cancel, CancelToken};
+use crate::marking::Marking;
+use crate::options::{log_level, security};
+use crate::outcome::{Outcome, Stop};
+use crate::pause::{current, flush_policy, settled};
+use crate::progress::Progress;
+use crate::sandbox::{Ending, Sandbox, check_runtime};
+use crate::slot::InEngine;
+
+/// What to keep of a sandbox, and how.
+#[napi(object, object_to_js = false)]
+pub struct SnapshotOptions {
+    pub name: String,
+    /// Memory and programs too, and not only the disk.
+    pub full: bool,
+    #[napi(ts_type = "'auto' | 'required' | 'skip'")]
+    pub guest_flush: String,
+    pub record_integrity: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A snapshot that was made.
+#[napi(object, object_from_js = false)]
+pub struct SnapshotInfo {
+    pub id: String,
+    /// What a restore takes.
+    pub reference: String,
+    pub digest: String,
+    #[napi(ts_type = "'disk' | 'full'")]
+    pub scope: String,
+}
+
+/// What a sandbox is made of that comes from a snapshot.
+#[napi(object, object_to_js = false)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of the engine's own
+pub struct RestoreOptions {
+    /// A reference, a name or a path.
+    pub snapshot: String,
+    pub name: String,
+    pub cpus: Option<u8>,
+    pub memory_mib: Option<u32>,
+    pub user: Option<String>,
+    pub max_duration_secs: Option<u32>,
+    pub idle_timeout_secs: Option<u32>,
+    #[napi(ts_type = "'error' | 'warn' | 'info' | 'debug' | 'trace'")]
+    pub log_level: Option<String>,
+    #[napi(ts_type = "'default' | 'restricted'")]
+    pub security: Option<String>,
+    pub forked: bool,
+    pub disk_only: bool,
+    pub disable_network: bool,
+    pub allow_missing_resources: bool,
+    pub snapshot_base: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub on_close: Ending,
+}
+
+#[napi]
+impl Sandbox {
+    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. A snapshot that was being published when this was
+    /// cancelled is kept.
+    #[napi(ts_return_type = "Promise<Outcome<SnapshotInfo>>")]
+    pub async fn snapshot(&self, options: SnapshotOptions, token: &CancelToken) -> napi::Result<Outcome<SnapshotInfo>> {
+        Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
+            let kept = cancel.guard(Box::pin(snapshot(&value.sandbox, options))).await;
+            if kept.is_err() {
+                settled(value.sandbox.backend(), value.sandbox.name()).await;
+            }
+            kept
+        }))
+        .await)
+    }
+}
+
+#[napi]
+impl Backend {
+    /// Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers.
+    #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
+    pub async fn restore_sandbox(
+        &self,
+        options: RestoreOptions,
+        progress: &Progress,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<Sandbox>> {
+        let call = self.slot.run(token, |value, cancel| restore(value, options, cancel));
+        Ok(Box::pin(progress.watch().during(call)).await)
+    }
+}
+
+async fn snapshot(sandbox: &EngineSandbox, options: SnapshotOptions) -> MicrosandboxResult<SnapshotInfo> {
+    let backend = sandbox.backend();
+    current(sandbox, backend).await?;
+    let mut builder =
+        Snapshot::builder(options.name).from_sandbox(sandbox.name()).guest_flush(flush_policy(&options.guest_flush)?);
+    for (name, value) in options.labels {
+        builder = builder.label(name, value);
+    }
+    if options.full {
+        builder = builder.full();
+    }
+    if options.record_integrity {
+        builder = builder.record_integrity();
+    }
+    let snapshot = with_backend(backend.clone(), builder.create()).await?;
+    Ok(SnapshotInfo {
+        id: snapshot.id().to_string(),
+        reference: snapshot.reference().value().to_owned(),
+        digest: snapshot.digest().to_owned(),
+        scope: if snapshot.manifest().scope == SnapshotScope::Full { "full" } else { "disk" }.to_owned(),
+    })
+}
+
+async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
+    check_runtime(&value.backend)?;
+    let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session)?;
+    let mut labels = options.labels.clone();
+    labels.extend(value.engine().owner(options.on_close));
+    let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
+    let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
+    let boot = async { build(options)?.restore().await };
+    match cancel.guard(Box::pin(with_backend(backend, boot))).await {
+        Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
+        Err(stop) => Err(attempt.undo(stop).await),
+    }
+}
+
+/// Must run inside the backend's scope: a builder takes its defaults from it.
+fn build(options: RestoreOptions) -> MicrosandboxResult<RestoreBuilder> {
+    let mut builder = EngineSandbox::restore(options.snapshot).name(options.name);
+    if let Some(cpus) = options.cpus {
+        builder = builder.cpus(cpus);
+    }
+    if let Some(memory) = options.memory_mib {
+        builder = builder.memory(memory);
+    }
+    if let Some(user) = options.user {
+        builder = builder.user(user);
+    }
+    if let Some(seconds) = options.max_duration_secs {
+        builder = builder.max_duration(seconds.into());
+    }
+    if let Some(seconds) = options.idle_timeout_secs {
+        builder = builder.idle_timeout(seconds.into());
+    }
+    if let Some(level) = &options.log_level {
+        builder = builder.log_level(log_level(level)?);
+    }
+    if let Some(profile) = &options.security {
+        builder = builder.security(security(profile)?);
+    }
+    if options.forked {
+        builder = builder.forked();
+    }
+    if options.disk_only {
+        builder = builder.disk_only();
+    }
+    if options.disable_network {
+        builder = builder.disable_network();
+    }
+    if options.allow_missing_resources {
+        builder = builder.allow_missing_resources();
+    }
+    if let Some(base) = options.snapshot_base {
+        builder = builder.snapshot_base(base);
+    }
+    Ok(builder)
+}
