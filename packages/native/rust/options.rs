@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use microsandbox::backend::default_backend;
+use microsandbox::LocalBackend;
 use microsandbox::sandbox::{
     CpuPlacement, DeploymentProfile, DiskImageFormat, FlatClone, HostPermissions, IntoImage, MountBuilder,
     NetworkConfig, OwnedVolumeBuilder, PullPolicy, RlimitResource, RootDiskBuilder, RootfsSource, Sandbox,
@@ -17,6 +17,7 @@ use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult, RegistryAuth
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
+use crate::failure::Failure;
 use crate::sandbox::CREATION_LABEL;
 
 /// What a sandbox is made of.
@@ -327,6 +328,40 @@ impl Given for MountBuilder {}
 impl Given for RootDiskBuilder {}
 impl Given for OwnedVolumeBuilder {}
 
+/// What must be on this machine before anything is started. The engine would say some of it without the option's name, and
+/// leave the rest to a VM that fails to boot.
+pub(crate) fn check_host(options: &SandboxOptions, local: &LocalBackend) -> Result<(), Failure> {
+    if let Some(root) = options.image.local_path()
+        && !root.exists()
+    {
+        return Err(Failure::rootfs_not_found(options.image.text()));
+    }
+    if let Some(RootDiskOptions::Disk { path, .. }) = &options.root_disk {
+        check_exists("rootDisk.disk", path)?;
+    }
+    for mount in options.mounts.iter().flatten() {
+        match &mount.source {
+            MountSource::Bind { path, .. } => check_exists(&format!("mounts.{}.bind", mount.guest), path)?,
+            MountSource::Disk { path, .. } => check_exists(&format!("mounts.{}.disk", mount.guest), path)?,
+            _ => {}
+        }
+    }
+    match &options.placement_profile {
+        Some(name) if !local.config().runtime.placement_profiles.contains_key(name) => {
+            Err(mistake("placementProfile", "is not one of the backend's runtime.placement_profiles"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_exists(field: &str, path: &str) -> Result<(), Failure> {
+    if Path::new(path).exists() { Ok(()) } else { Err(mistake(field, &format!("there is no {path:?}"))) }
+}
+
+fn mistake(field: &str, why: &str) -> Failure {
+    Failure::InvalidConfig { message: format!("{field}: {why}"), field: Some(field.to_owned()) }
+}
+
 /// Must run inside the backend's scope: a builder takes its defaults from it.
 pub(crate) fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxResult<SandboxBuilder> {
     let builder = Sandbox::builder(&options.name).image(&options.image);
@@ -342,9 +377,6 @@ pub(crate) fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxRes
 fn resources(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
     let placement = options.cpu_placement.as_deref().map(cpu_placement).transpose()?;
     let huge_pages = options.transparent_huge_pages.as_deref().map(huge_pages).transpose()?;
-    if let Some(name) = &options.placement_profile {
-        check_placement_profile(name)?;
-    }
     Ok(builder
         .given(options.cpus, SandboxBuilder::cpus)
         .given(options.max_cpus, SandboxBuilder::max_cpus)
@@ -353,16 +385,6 @@ fn resources(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxR
         .given(placement, SandboxBuilder::cpu_placement)
         .given(options.placement_profile.as_deref(), SandboxBuilder::placement_profile)
         .given(huge_pages, SandboxBuilder::thp))
-}
-
-/// The engine leaves this to the VM process, which only fails to start.
-fn check_placement_profile(name: &str) -> MicrosandboxResult<()> {
-    match default_backend().as_local() {
-        Some(local) if !local.config().runtime.placement_profiles.contains_key(name) => {
-            Err(invalid(format!("placement profile {name:?} is not in the backend's runtime.placement_profiles")))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn guest(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
@@ -682,7 +704,6 @@ words! {
 mod tests {
     use std::sync::Arc;
 
-    use microsandbox::LocalBackend;
     use microsandbox::backend::{Backend, with_backend};
     use microsandbox::sandbox::{
         NamedVolumeMode, OwnedVolumeStorage, PortProtocol, RootDisk, SandboxConfig, VolumeMount, VsockSocketType,
@@ -1008,14 +1029,13 @@ mod tests {
 
     #[test]
     fn words_that_are_not_the_borders_are_refused() {
-        let changes: [fn(&mut SandboxOptions); 9] = [
+        let changes: [fn(&mut SandboxOptions); 8] = [
             |options| options.cpu_placement = Some("x".into()),
             |options| options.transparent_huge_pages = Some("x".into()),
             |options| options.pull_policy = Some("x".into()),
             |options| options.log_level = Some("x".into()),
             |options| options.security = Some("x".into()),
             |options| options.deployment_profile = Some("x".into()),
-            |options| options.placement_profile = Some("x".into()),
             |options| options.rlimits = Some(vec![RlimitOptions { resource: "x".into(), soft: 1.0, hard: 1.0 }]),
             |options| options.ports = Some(vec![PortOptions { bind: "x".into(), host: 1, guest: 1, udp: false }]),
         ];

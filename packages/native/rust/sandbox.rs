@@ -18,7 +18,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
-use crate::options::{SandboxOptions, build};
+use crate::options::{SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::slot::{InEngine, Slot};
 
@@ -199,10 +199,8 @@ impl SandboxValue {
 /// Boot a sandbox, or leave no trace of the attempt.
 pub(crate) async fn create(value: Arc<BackendValue>, options: SandboxOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
     let backend = &value.backend;
-    if let Some(root) = options.image.local_path()
-        && !root.exists()
-    {
-        return Err(Failure::rootfs_not_found(options.image.text()).into());
+    if let Some(local) = backend.as_local() {
+        check_host(&options, local)?;
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name);
