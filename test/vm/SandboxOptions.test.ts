@@ -233,7 +233,8 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
 
   it.effect("end it by themselves: when its time is over, or when nothing happens", () =>
     Effect.gen(function*() {
-      for (const life of [{ maxDuration: "2 seconds" }, { idleTimeout: "2 seconds" }] as const) {
+      // The time of a life begins with its boot.
+      for (const life of [{ maxDuration: "20 seconds" }, { idleTimeout: "3 seconds" }] as const) {
         yield* Effect.scoped(Effect.gen(function*() {
           const sandbox = yield* Sandbox.make({ name: "brief", image: yield* rootDirectory, ...life })
           yield* until(sandbox.status, (status) => status === "Stopped" || status === "Crashed")
@@ -254,7 +255,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
       // One that nobody stops goes with its scope, or when its last owner lets it end.
       yield* Effect.scoped(Sandbox.make(options))
       assert.isTrue(yield* isFree("passing"))
-      yield* Effect.scoped(Sandbox.make({ ...options, onClose: "detach", maxDuration: "1 second" }))
+      yield* Effect.scoped(Sandbox.make({ ...options, onClose: "detach", maxDuration: "20 seconds" }))
       yield* until(isFree("passing"), (free) => free)
     }))
 

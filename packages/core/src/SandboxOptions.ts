@@ -425,7 +425,10 @@ export interface Options {
    * network, so that `ports`, `vsock` and `network.interface` are refused with it. Default: `"single-tenant"`.
    */
   readonly deploymentProfile?: "single-tenant" | "multi-tenant" | undefined
-  /** Stop the sandbox when it has run for so long, in whole seconds, rounded up. Default: never. */
+  /**
+   * Stop the sandbox when it has run for so long, in whole seconds, rounded up. The time begins with the boot: one that is
+   * too short for it fails the boot with `BootStart`. Default: never.
+   */
   readonly maxDuration?: Duration.Input | undefined
   /** Stop the sandbox when nothing has happened in it for so long, in whole seconds, rounded up. Default: never. */
   readonly idleTimeout?: Duration.Input | undefined
