@@ -189,7 +189,7 @@ export type Mount =
   & MountFlags
   & (
     | SharedFlags & {
-      /** A directory or file of the host. A relative path is taken from this process's working directory. */
+      /** A directory or file of the host, which must exist. A relative path is taken from this process's working directory. */
       readonly bind: string
       /** How much the guest may add to what is there, in whole mebibytes. Default: 4 GiB. */
       readonly quota?: ByteSize.Input | undefined
@@ -228,7 +228,7 @@ export type Mount =
     | {
       /** Memory of the guest. */
       readonly tmpfs: true
-      /** In whole mebibytes. Default: the guest kernel's, half of its memory. */
+      /** In whole mebibytes. Default: the guest kernel's. */
       readonly size?: ByteSize.Input | undefined
     }
     | {
@@ -425,7 +425,10 @@ export interface Options {
    * network, so that `ports`, `vsock` and `network.interface` are refused with it. Default: `"single-tenant"`.
    */
   readonly deploymentProfile?: "single-tenant" | "multi-tenant" | undefined
-  /** Stop the sandbox when it has run for so long, in whole seconds, rounded up. Default: never. */
+  /**
+   * Stop the sandbox when it has run for so long, in whole seconds, rounded up. The time begins with the boot: one that is
+   * too short for it fails the boot with `BootStart`. Default: never.
+   */
   readonly maxDuration?: Duration.Input | undefined
   /** Stop the sandbox when nothing has happened in it for so long, in whole seconds, rounded up. Default: never. */
   readonly idleTimeout?: Duration.Input | undefined

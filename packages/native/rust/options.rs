@@ -3,10 +3,10 @@
 //! TypeScript has checked the options by then. What is refused here is what only the engine can know.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use microsandbox::backend::default_backend;
+use microsandbox::LocalBackend;
 use microsandbox::sandbox::{
     CpuPlacement, DeploymentProfile, DiskImageFormat, FlatClone, HostPermissions, IntoImage, MountBuilder,
     NetworkConfig, OwnedVolumeBuilder, PullPolicy, RlimitResource, RootDiskBuilder, RootfsSource, Sandbox,
@@ -17,6 +17,7 @@ use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult, RegistryAuth
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
+use crate::failure::Failure;
 use crate::owner::CREATION_LABEL;
 use crate::pull::RegistryOverrides;
 use crate::sandbox::Ending;
@@ -302,9 +303,18 @@ fn local_path(text: &str) -> Option<&Path> {
     local.then(|| Path::new(text))
 }
 
-/// The engine stores paths as they are, and a later start may come from another working directory.
+/// The engine stores paths as they are, and a later start may come from another working directory. Its walk to a path
+/// takes no `..`, which goes as it does in Node: by the text.
 fn absolute(path: impl AsRef<Path>) -> MicrosandboxResult<PathBuf> {
-    Ok(std::path::absolute(path)?)
+    let mut whole = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        if part == Component::ParentDir {
+            whole.pop();
+        } else {
+            whole.push(part);
+        }
+    }
+    Ok(whole)
 }
 
 fn mib(size: u32) -> Mebibytes {
@@ -330,6 +340,40 @@ impl Given for MountBuilder {}
 impl Given for RootDiskBuilder {}
 impl Given for OwnedVolumeBuilder {}
 
+/// What must be on this machine before anything is started. The engine would say some of it without the option's name, and
+/// leave the rest to a VM that fails to boot.
+pub(crate) fn check_host(options: &SandboxOptions, local: &LocalBackend) -> Result<(), Failure> {
+    if let Some(root) = options.image.local_path()
+        && !root.exists()
+    {
+        return Err(Failure::rootfs_not_found(options.image.text()));
+    }
+    if let Some(RootDiskOptions::Disk { path, .. }) = &options.root_disk {
+        check_exists("rootDisk.disk", path)?;
+    }
+    for mount in options.mounts.iter().flatten() {
+        match &mount.source {
+            MountSource::Bind { path, .. } => check_exists(&format!("mounts.{}.bind", mount.guest), path)?,
+            MountSource::Disk { path, .. } => check_exists(&format!("mounts.{}.disk", mount.guest), path)?,
+            _ => {}
+        }
+    }
+    match &options.placement_profile {
+        Some(name) if !local.config().runtime.placement_profiles.contains_key(name) => {
+            Err(mistake("placementProfile", "is not one of the backend's runtime.placement_profiles"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_exists(field: &str, path: &str) -> Result<(), Failure> {
+    if Path::new(path).exists() { Ok(()) } else { Err(mistake(field, &format!("there is no {path:?}"))) }
+}
+
+fn mistake(field: &str, why: &str) -> Failure {
+    Failure::InvalidConfig { message: format!("{field}: {why}"), field: Some(field.to_owned()) }
+}
+
 /// Must run inside the backend's scope: a builder takes its defaults from it.
 pub(crate) fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxResult<SandboxBuilder> {
     let builder = Sandbox::builder(&options.name).image(&options.image);
@@ -345,9 +389,6 @@ pub(crate) fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxRes
 fn resources(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
     let placement = options.cpu_placement.as_deref().map(cpu_placement).transpose()?;
     let huge_pages = options.transparent_huge_pages.as_deref().map(huge_pages).transpose()?;
-    if let Some(name) = &options.placement_profile {
-        check_placement_profile(name)?;
-    }
     Ok(builder
         .given(options.cpus, SandboxBuilder::cpus)
         .given(options.max_cpus, SandboxBuilder::max_cpus)
@@ -356,16 +397,6 @@ fn resources(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxR
         .given(placement, SandboxBuilder::cpu_placement)
         .given(options.placement_profile.as_deref(), SandboxBuilder::placement_profile)
         .given(huge_pages, SandboxBuilder::thp))
-}
-
-/// The engine leaves this to the VM process, which only fails to start.
-fn check_placement_profile(name: &str) -> MicrosandboxResult<()> {
-    match default_backend().as_local() {
-        Some(local) if !local.config().runtime.placement_profiles.contains_key(name) => {
-            Err(invalid(format!("placement profile {name:?} is not in the backend's runtime.placement_profiles")))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn guest(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
@@ -678,5 +709,365 @@ words! {
         "nice" => RlimitResource::Nice,
         "rtprio" => RlimitResource::Rtprio,
         "rttime" => RlimitResource::Rttime,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use microsandbox::backend::{Backend, with_backend};
+    use microsandbox::sandbox::{
+        NamedVolumeMode, OwnedVolumeStorage, PortProtocol, RootDisk, SandboxConfig, VolumeMount, VsockSocketType,
+    };
+    use microsandbox_image::ext4::{Ext4FormatOptions, format_ext4};
+
+    use super::*;
+
+    fn in_backend<T>(work: impl FnOnce(&Path) -> MicrosandboxResult<T>) -> MicrosandboxResult<T> {
+        let home = std::env::temp_dir().join(format!("options-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&home).expect("a home");
+        let local: Arc<dyn Backend> = LocalBackend::builder().home(&home).try_build_lazy().expect("a backend").into();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let done = runtime.block_on(with_backend(local, async { work(&home) }));
+        std::fs::remove_dir_all(&home).expect("removed");
+        done
+    }
+
+    /// What the engine would store.
+    fn config(options: &SandboxOptions) -> MicrosandboxResult<SandboxConfig> {
+        in_backend(|_| {
+            let builder = build(options, "this")?;
+            futures_util::FutureExt::now_or_never(builder.build()).expect("no wait")
+        })
+    }
+
+    fn options(name: &str, change: impl FnOnce(&mut SandboxOptions)) -> SandboxOptions {
+        let image = ImageOptions::Text { text: "alpine".into() };
+        let mut options = SandboxOptions { name: name.into(), image, ..Default::default() };
+        change(&mut options);
+        options
+    }
+
+    fn built(change: impl FnOnce(&mut SandboxOptions)) -> SandboxConfig {
+        config(&options("a", change)).expect("a config")
+    }
+
+    fn owned<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> BTreeMap<String, String> {
+        pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+    }
+
+    fn at(guest: &str, source: MountSource) -> MountOptions {
+        MountOptions {
+            guest: guest.into(),
+            source,
+            readonly: None,
+            noexec: None,
+            nosuid: None,
+            nodev: None,
+            stat_virtualization: None,
+            host_permissions: None,
+            follow_root_symlinks: None,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_is_as_the_engine_has_it() {
+        let given = built(|_| {}).spec;
+        let engine = in_backend(|_| {
+            let builder = Sandbox::builder("a").image("alpine").label(CREATION_LABEL, "this");
+            futures_util::FutureExt::now_or_never(builder.build()).expect("no wait")
+        });
+        assert_eq!(format!("{given:?}"), format!("{:?}", engine.expect("a config").spec));
+    }
+
+    #[test]
+    fn an_image_is_a_reference_a_directory_or_a_disk() {
+        let here = std::env::current_dir().expect("a directory");
+        let bind = |path: PathBuf, follow_root_symlinks| RootfsSource::Bind { path, follow_root_symlinks };
+        let text = |text: &str| ImageOptions::Text { text: text.into() };
+        for (image, expected) in [
+            (text("alpine:3.22"), RootfsSource::oci("alpine:3.22")),
+            (text(".hidden"), RootfsSource::oci(".hidden")),
+            (text("./root"), bind(here.join("root"), false)),
+            (text("/root"), bind("/root".into(), false)),
+            (text("/a/../../b/./c"), bind("/b/c".into(), false)),
+            (text("."), bind(here.clone(), false)),
+            (
+                text("/disk.qcow2"),
+                RootfsSource::DiskImage { path: "/disk.qcow2".into(), format: DiskImageFormat::Qcow2, fstype: None },
+            ),
+            (ImageOptions::Oci { reference: "a/b".into() }, RootfsSource::oci("a/b")),
+            (
+                ImageOptions::Directory { path: "root.raw".into(), follow_root_symlinks: true },
+                bind(here.join("root.raw"), true),
+            ),
+            (
+                ImageOptions::Disk { path: "/disk".into(), format: "vmdk".into(), fstype: Some("ext4".into()) },
+                RootfsSource::DiskImage {
+                    path: "/disk".into(),
+                    format: DiskImageFormat::Vmdk,
+                    fstype: Some("ext4".into()),
+                },
+            ),
+        ] {
+            let label = image.text().to_owned();
+            let image = built(|options| options.image = image).spec.image;
+            assert_eq!(format!("{image:?}"), format!("{expected:?}"), "{label}");
+        }
+    }
+
+    #[test]
+    fn a_root_disk_is_of_its_kind() {
+        let size_mib = Some(100);
+        for (disk, expected) in [
+            (RootDiskOptions::Managed { size_mib }, RootDisk::Managed { size_mib }),
+            (RootDiskOptions::Managed { size_mib: None }, RootDisk::Managed { size_mib: None }),
+            (RootDiskOptions::Tmpfs { size_mib }, RootDisk::Tmpfs { size_mib }),
+            (
+                RootDiskOptions::Flat { size_mib, clone_strategy: Some("copy".into()), fstype: Some("ext4".into()) },
+                RootDisk::Flat { size_mib, fstype: Some("ext4".into()), clone: FlatClone::Copy },
+            ),
+            (
+                RootDiskOptions::Flat { size_mib: None, clone_strategy: None, fstype: None },
+                RootDisk::Flat { size_mib: None, fstype: None, clone: FlatClone::Auto },
+            ),
+            (
+                RootDiskOptions::Disk { path: "/a.img".into(), format: "raw".into(), fstype: Some("xfs".into()) },
+                RootDisk::DiskImage { path: "/a.img".into(), format: DiskImageFormat::Raw, fstype: Some("xfs".into()) },
+            ),
+        ] {
+            let spec = built(|options| options.root_disk = Some(disk)).spec;
+            assert_eq!(spec.image.oci_root_disk(), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn resources_and_what_the_guest_has_are_stored() {
+        let spec = built(|options| {
+            (options.cpus, options.max_cpus) = (Some(2), Some(4));
+            (options.memory_mib, options.max_memory_mib) = (Some(100), Some(200));
+            options.cpu_placement = Some("compact".into());
+            options.transparent_huge_pages = Some("never".into());
+            options.env = Some(owned([("A", "b")]));
+            options.labels = Some(owned([("team", "infra")]));
+            options.workdir = Some("/srv".into());
+            options.shell = Some("/bin/ash".into());
+            options.user = Some("nobody".into());
+            options.hostname = Some("h".into());
+            options.scripts = Some(owned([("run", "true")]));
+            options.entrypoint = Some(vec!["/bin/a".into()]);
+            options.cmd = Some(vec![]);
+            options.init =
+                Some(InitOptions { command: "auto".into(), args: vec!["x".into()], env: owned([("B", "c")]) });
+            let limit = |resource: &str, soft, hard| RlimitOptions { resource: resource.into(), soft, hard };
+            options.rlimits = Some(vec![limit("nofile", 10.0, 20.0), limit("as", f64::INFINITY, f64::INFINITY)]);
+            options.security = Some("restricted".into());
+            options.pull_policy = Some("never".into());
+        })
+        .spec;
+        let resources = &spec.resources;
+        assert_eq!((resources.cpus, resources.max_cpus), (2, 4));
+        assert_eq!((resources.memory_mib, resources.max_memory_mib), (100, 200));
+        assert_eq!(resources.cpu_placement, CpuPlacement::Compact);
+        assert_eq!(resources.thp, TransparentHugePagePolicy::Never);
+        assert_eq!(spec.env.iter().map(|var| (&*var.key, &*var.value)).collect::<Vec<_>>(), [("A", "b")]);
+        assert_eq!(spec.labels, owned([("team", "infra"), (CREATION_LABEL, "this")]));
+        let runtime = &spec.runtime;
+        assert_eq!(runtime.workdir.as_deref(), Some("/srv"));
+        assert_eq!(runtime.shell.as_deref(), Some("/bin/ash"));
+        assert_eq!(runtime.user.as_deref(), Some("nobody"));
+        assert_eq!(runtime.hostname.as_deref(), Some("h"));
+        assert_eq!(runtime.scripts, owned([("run", "true")]));
+        assert_eq!(runtime.entrypoint.as_deref(), Some(&["/bin/a".to_owned()][..]));
+        assert_eq!(runtime.cmd.as_deref(), Some(&[][..]));
+        let init = spec.init.expect("an init");
+        assert_eq!((&*init.cmd, init.args, init.env), ("auto", vec!["x".into()], vec![("B".into(), "c".into())]));
+        let limits: Vec<_> = spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect();
+        assert_eq!(limits, [(RlimitResource::Nofile, 10, 20), (RlimitResource::As, u64::MAX, u64::MAX)]);
+        assert_eq!(spec.security_profile, SecurityProfile::Restricted);
+        assert_eq!(spec.pull_policy, PullPolicy::Never);
+    }
+
+    #[test]
+    fn ports_sockets_and_the_interface_are_stored() {
+        let port = |bind: &str, host, udp| PortOptions { bind: bind.into(), host, guest: 80, udp };
+        let spec = built(|options| {
+            options.ports = Some(vec![port("127.0.0.2", 1, false), port("::1", 2, true)]);
+            let socket = |path: &str, port, datagram| VsockOptions { path: path.into(), port, datagram };
+            options.vsock = Some(vec![socket("/a", 1, false), socket("/b", 2, true)]);
+            options.network_interface = Some(InterfaceOptions {
+                mac: Some(vec![2, 0, 0, 0, 0, 1]),
+                mtu: Some(1400),
+                ipv4: Some("10.0.0.2".into()),
+                ipv4_pool: None,
+                ipv6: None,
+                ipv6_pool: Some("fd00::/48".into()),
+            });
+        })
+        .spec;
+        let ports: Vec<_> = spec
+            .network
+            .ports
+            .iter()
+            .map(|port| (&*port.host_bind, port.host_port, port.guest_port, port.protocol))
+            .collect();
+        assert_eq!(ports, [("127.0.0.2", 1, 80, PortProtocol::Tcp), ("::1", 2, 80, PortProtocol::Udp)]);
+        let routes: Vec<_> = spec.vsock.routes.iter().map(|route| (route.port, route.socket_type)).collect();
+        assert_eq!(routes, [(1, VsockSocketType::Stream), (2, VsockSocketType::Dgram)]);
+        let interface = spec.network.interface.expect("overrides");
+        assert_eq!((interface.mac, interface.mtu), (Some([2, 0, 0, 0, 0, 1]), Some(1400)));
+        assert_eq!(interface.ipv4_address, Some([10, 0, 0, 2].into()));
+        assert_eq!(interface.ipv6_pool.map(|pool| pool.to_string()).as_deref(), Some("fd00::/48"));
+        assert!(spec.network.enabled);
+        assert!(!built(|options| options.without_network = Some(true)).spec.network.enabled);
+    }
+
+    #[test]
+    fn a_pool_that_is_too_small_is_refused() {
+        let refused = config(&options("a", |options| {
+            options.network_interface = Some(InterfaceOptions {
+                mac: None,
+                mtu: None,
+                ipv4: None,
+                ipv4_pool: Some("10.0.0.0/x".into()),
+                ipv6: None,
+                ipv6_pool: None,
+            });
+        }));
+        assert!(matches!(refused, Err(MicrosandboxError::InvalidConfig(_))));
+    }
+
+    #[test]
+    fn mounts_are_of_their_kind_and_have_their_options() {
+        let named = |name: &str, mode: &str, size_mib, quota_mib| MountSource::Named {
+            name: name.into(),
+            mode: mode.into(),
+            size_mib,
+            quota_mib,
+            labels: owned([("a", "b")]),
+        };
+        let spec = built(|options| {
+            options.mounts = Some(vec![
+                MountOptions {
+                    readonly: Some(true),
+                    noexec: Some(true),
+                    nosuid: Some(true),
+                    nodev: Some(true),
+                    stat_virtualization: Some("relaxed".into()),
+                    host_permissions: Some("mirror".into()),
+                    follow_root_symlinks: Some(true),
+                    owner: Some(OwnerOptions { uid: 1, gid: 2 }),
+                    ..at("/1", MountSource::Bind { path: "data".into(), quota_mib: Some(3) })
+                },
+                at("/2", named("old", "existing", None, None)),
+                at("/3", named("new", "create", Some(100), None)),
+                at("/4", named("any", "ensure-exists", None, Some(5))),
+                at("/5", MountSource::Owned { size_mib: None, quota_mib: Some(6) }),
+                at("/6", MountSource::Owned { size_mib: Some(100), quota_mib: None }),
+                at("/7", MountSource::Tmpfs { size_mib: Some(8) }),
+            ]);
+        })
+        .spec;
+        let [bind, existing, create, ensure, directory, disk, tmpfs] = &spec.mounts[..] else { panic!("seven") };
+        let VolumeMount::Bind {
+            host,
+            options,
+            stat_virtualization,
+            host_permissions,
+            follow_root_symlinks,
+            quota_mib,
+            ..
+        } = bind
+        else {
+            panic!("{bind:?}")
+        };
+        assert_eq!(*host, std::env::current_dir().expect("a directory").join("data"));
+        assert!(options.readonly && options.noexec && options.nosuid && options.nodev && *follow_root_symlinks);
+        assert_eq!((options.override_uid, options.override_gid, *quota_mib), (Some(1), Some(2), Some(3)));
+        assert_eq!((*stat_virtualization, *host_permissions), (StatVirtualization::Relaxed, HostPermissions::Mirror));
+        assert!(matches!(existing, VolumeMount::Named { name, create: None, .. } if name == "old"));
+        let VolumeMount::Named { create: Some(create), .. } = create else { panic!("{create:?}") };
+        assert_eq!(
+            (create.mode(), create.capacity_mib(), create.quota_mib()),
+            (NamedVolumeMode::Create, Some(100), None)
+        );
+        assert_eq!(create.labels(), [("a".to_owned(), "b".to_owned())]);
+        let VolumeMount::Named { create: Some(ensure), .. } = ensure else { panic!("{ensure:?}") };
+        assert_eq!(
+            (ensure.mode(), ensure.capacity_mib(), ensure.quota_mib()),
+            (NamedVolumeMode::EnsureExists, None, Some(5))
+        );
+        let storage = |mount: &VolumeMount| match mount {
+            VolumeMount::Owned { storage, .. } => storage.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(storage(directory), OwnedVolumeStorage::Directory { quota_mib: Some(6) });
+        assert_eq!(storage(disk), OwnedVolumeStorage::Disk { capacity_mib: 100 });
+        assert!(matches!(tmpfs, VolumeMount::Tmpfs { size_mib: Some(8), .. }));
+    }
+
+    #[test]
+    fn what_becomes_of_it_is_stored() {
+        let config = built(|options| {
+            options.log_level = Some("trace".into());
+            options.metrics_interval_ms = Some(250);
+            options.deployment_profile = Some("multi-tenant".into());
+            (options.max_duration_secs, options.idle_timeout_secs) = (Some(10), Some(5));
+            options.ephemeral = Some(true);
+            options.replace = Some(ReplaceOptions { timeout_ms: Some(1500.0) });
+            let auth = AuthOptions { username: "a".into(), password: "b".into() };
+            options.registry = Some(RegistryOptions { auth: Some(auth), insecure: true, ca_certs: None });
+        });
+        let runtime = &config.spec.runtime;
+        assert_eq!(runtime.log_level, Some(LogLevel::Trace));
+        assert_eq!((runtime.metrics_sample_interval_ms, runtime.disable_metrics_sample), (Some(250), false));
+        assert_eq!(config.spec.deployment_profile, DeploymentProfile::MultiTenant);
+        let life = &config.spec.lifecycle;
+        assert_eq!((life.max_duration_secs, life.idle_timeout_secs, life.ephemeral), (Some(10), Some(5), true));
+        assert!(config.replace_existing);
+        assert_eq!(config.replace_with_timeout, Duration::from_millis(1500));
+        assert!(format!("{config:?}").contains("insecure: true"));
+        assert!(matches!(config.registry_auth, Some(RegistryAuth::Basic { .. })));
+        let quiet = built(|options| {
+            options.log_level = Some("quiet".into());
+            options.metrics_interval_ms = Some(0);
+            options.replace = Some(ReplaceOptions { timeout_ms: None });
+        });
+        assert_eq!((quiet.spec.runtime.log_level, quiet.effective_metrics_interval()), (None, None));
+        assert_eq!((quiet.replace_existing, quiet.replace_with_timeout), (true, Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn words_that_are_not_the_borders_are_refused() {
+        let changes: [fn(&mut SandboxOptions); 8] = [
+            |options| options.cpu_placement = Some("x".into()),
+            |options| options.transparent_huge_pages = Some("x".into()),
+            |options| options.pull_policy = Some("x".into()),
+            |options| options.log_level = Some("x".into()),
+            |options| options.security = Some("x".into()),
+            |options| options.deployment_profile = Some("x".into()),
+            |options| options.rlimits = Some(vec![RlimitOptions { resource: "x".into(), soft: 1.0, hard: 1.0 }]),
+            |options| options.ports = Some(vec![PortOptions { bind: "x".into(), host: 1, guest: 1, udp: false }]),
+        ];
+        for change in changes {
+            assert!(matches!(config(&options("a", change)), Err(MicrosandboxError::InvalidConfig(_))));
+        }
+    }
+
+    /// `internal/inputs.ts` has the same number.
+    #[test]
+    fn the_smallest_disk_is_of_68_mebibytes() {
+        in_backend(|home| {
+            let format = |mebibytes: u64| {
+                let size_bytes = mebibytes << 20;
+                format_ext4(&home.join("disk"), &Ext4FormatOptions { size_bytes, ..Default::default() }).is_ok()
+            };
+            let smallest = (1..200).find(|mebibytes| format(*mebibytes));
+            assert_eq!(smallest, Some(68));
+            Ok(())
+        })
+        .expect("done");
     }
 }

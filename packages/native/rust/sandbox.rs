@@ -16,7 +16,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
-use crate::options::{RegistryOptions, SandboxOptions, build};
+use crate::options::{RegistryOptions, SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
 use crate::pause::current;
@@ -317,10 +317,8 @@ pub(crate) async fn create(
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
     let backend = &value.backend;
-    if let Some(root) = options.image.local_path()
-        && !root.exists()
-    {
-        return Err(Failure::rootfs_not_found(options.image.text()).into());
+    if let Some(local) = backend.as_local() {
+        check_host(options, local)?;
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
