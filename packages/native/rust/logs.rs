@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, Stream, StreamExt};
 use microsandbox::backend::Backend as EngineBackend;
@@ -145,6 +147,22 @@ fn cursor(text: &str) -> Result<LogCursor, Failure> {
     text.parse::<LogCursor>().map_err(|error| MicrosandboxError::InvalidCursor(error.to_string()).into())
 }
 
+/// Where a cursor is in `exec.log`, which is the first file of every stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Position {
+    generation: u64,
+    offset: u64,
+}
+
+/// The engine keeps this to itself, but writes it into the cursor's text: a count, and for each file its generation and the
+/// offset. `None` while nothing of the file was read.
+fn position(cursor: &LogCursor) -> Option<Position> {
+    let bytes = STANDARD.decode(cursor.to_string()).ok()?;
+    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let position = Position { generation: number(1)?, offset: number(9)? };
+    (position.generation != 0).then_some(position)
+}
+
 /// All entries that are there, in the order of their time.
 async fn collect(backend: &Arc<dyn EngineBackend>, name: &str, options: LogOptions) -> Result<Vec<LogEntry>, Failure> {
     let options = EngineOptions {
@@ -177,6 +195,10 @@ struct Reader {
     mode: Mode,
     /// Where the last entry ended that was taken from the engine.
     last: Option<LogCursor>,
+    /// The first entry of another file than the last one's, until it is known that nothing was skipped.
+    held: Option<EngineEntry>,
+    /// The stream was opened at the last entry: what comes next is what follows it.
+    joined: bool,
     /// What ended the entries of a batch, told by the next read.
     failed: Option<Failure>,
 }
@@ -239,6 +261,8 @@ impl Reader {
             stream: None,
             mode: Mode::Read,
             last: None,
+            held: None,
+            joined: false,
             failed: None,
         };
         if options.follow.unwrap_or(false) && !reader.is_past_until() {
@@ -263,6 +287,11 @@ impl Reader {
     /// The next entry; `None` after the last. Loses nothing when it is dropped while it waits.
     async fn next(&mut self) -> Result<Option<EngineEntry>, Failure> {
         loop {
+            if self.held.is_some()
+                && let Some(entry) = self.join().await?
+            {
+                return Ok(Some(entry));
+            }
             if matches!(self.mode, Mode::Finish) {
                 self.finish().await?;
             }
@@ -288,13 +317,9 @@ impl Reader {
             };
             match item {
                 Some(Ok(entry)) => {
-                    self.last = Some(entry.cursor.clone());
-                    if self.until.is_some_and(|until| entry.timestamp >= until) {
-                        // The other files may still have something of before, but nobody needs to wait for it.
-                        if matches!(self.mode, Mode::Follow { .. }) {
-                            self.mode = Mode::Finish;
-                        }
-                    } else if self.since.is_none_or(|since| entry.timestamp >= since) {
+                    if self.may_have_skipped(&entry) {
+                        self.held = Some(entry);
+                    } else if let Some(entry) = self.take(entry) {
                         return Ok(Some(entry));
                     }
                 }
@@ -304,6 +329,59 @@ impl Reader {
                 }
                 None => self.stream = None,
             }
+        }
+    }
+
+    /// Note how far the engine is, and say whether the reader wants the entry.
+    fn take(&mut self, entry: EngineEntry) -> Option<EngineEntry> {
+        let generation = |cursor: &LogCursor| position(cursor).map(|position| position.generation);
+        if self.last.as_ref().and_then(generation) != generation(&entry.cursor) {
+            self.joined = false;
+        }
+        self.last = Some(entry.cursor.clone());
+        if self.until.is_some_and(|until| entry.timestamp >= until) {
+            // The other files may still have something of before, but nobody needs to wait for it.
+            if matches!(self.mode, Mode::Follow { .. }) {
+                self.mode = Mode::Finish;
+            }
+            return None;
+        }
+        self.since.is_none_or(|since| entry.timestamp >= since).then_some(entry)
+    }
+
+    /// Whether an entry is of another file than the last one. The engine goes on to the next file when it finds that the one
+    /// that it follows was rotated, and not when it has read it to its end: what was written between its last read and the
+    /// rotation is lost to its stream, without a word.
+    fn may_have_skipped(&self, entry: &EngineEntry) -> bool {
+        let followed = matches!(self.mode, Mode::Follow { .. }) && !self.joined;
+        followed
+            && self.last.as_ref().and_then(position).is_some_and(|last| {
+                position(&entry.cursor).is_some_and(|position| position.generation != last.generation)
+            })
+    }
+
+    /// Go on from the last entry with a new stream, which has the rest of its file and then the next. Answers with the entry
+    /// that was held, when the files can no longer be opened by name.
+    async fn join(&mut self) -> Result<Option<EngineEntry>, Failure> {
+        match self.origin.stream(self.last.clone(), true).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.joined = true;
+                self.held = None;
+                Ok(None)
+            }
+            Err(MicrosandboxError::SandboxNotFound(_)) => {
+                let entry = self.held.take();
+                Ok(entry.and_then(|entry| self.take(entry)))
+            }
+            Err(MicrosandboxError::InvalidCursor(_)) => {
+                self.stream = None;
+                self.held = None;
+                let last = self.last.as_ref().and_then(position);
+                let dropped_from_offset = last.map(|last| last.offset).unwrap_or_default();
+                Err(MicrosandboxError::MissedRotation { dropped_from_offset }.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -504,10 +582,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_says_where_it_is() {
+        let bytes = [vec![1], 42_u64.to_le_bytes().to_vec(), 7_u64.to_le_bytes().to_vec()].concat();
+        let cursor = cursor(&STANDARD.encode(bytes)).unwrap_or_default();
+        assert!(position(&cursor) == Some(Position { generation: 42, offset: 7 }));
+    }
+
+    #[test]
     fn a_cursor_that_is_none_is_told() {
         assert!(matches!(cursor("nonsense!"), Err(Failure::InvalidCursor { .. })));
         assert!(matches!(cursor(""), Err(Failure::InvalidCursor { .. })));
         let empty = LogCursor::empty();
+        assert!(position(&empty).is_none());
         assert_eq!(cursor(&empty.to_string()).ok(), Some(empty));
     }
 }
