@@ -1,5 +1,6 @@
 //! What a sandbox's programs and its runtime have written: read at once, or pulled in batches and followed to the end.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::slot::{InEngine, Slot};
 
 /// How long a follower is idle before it looks whether the sandbox still runs. The engine's own stream never ends.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// `exec.log` and what it is rotated to, as the engine has them.
+const FILES: [&str; 5] = ["exec.log", "exec.log.1", "exec.log.2", "exec.log.3", "exec.log.4"];
 
 /// How long a follower of a directory that is gone waits for a last word: over the engine's poll, which is 2 seconds.
 const LINGER: Duration = Duration::from_secs(3);
@@ -218,6 +222,8 @@ enum Mode {
 impl Origin {
     /// The engine's stream, after the `last` entry that was read. `until` is not the engine's: its stream ends at the first
     /// later entry of any file, and with it what another file has of before.
+    ///
+    /// The engine finds files by number and opens them by name; when they are rotated in between it has the wrong ones.
     async fn stream(&self, last: Option<LogCursor>, follow: bool) -> MicrosandboxResult<EngineStream> {
         let options = EngineStreamOptions {
             sources: self.sources.clone(),
@@ -225,7 +231,30 @@ impl Origin {
             until: None,
             follow,
         };
-        self.backend.sandboxes().log_stream(self.backend.clone(), &self.name, &options).await
+        loop {
+            let before = self.files();
+            let stream = self.backend.sandboxes().log_stream(self.backend.clone(), &self.name, &options).await?;
+            if before.iter().map(|file| file.generation).eq(self.files().iter().map(|file| file.generation)) {
+                return Ok(stream);
+            }
+        }
+    }
+
+    /// `exec.log` and its rotated files, the newest first, each with its length as the offset. Looked at in the direction in
+    /// which they move, so that none is overlooked; one that moved on is seen twice.
+    fn files(&self) -> Vec<Position> {
+        let Some(local) = self.backend.as_local() else { return Vec::new() };
+        let directory = local.sandboxes_dir().join(&self.name).join("logs");
+        let mut files: Vec<Position> = Vec::new();
+        for name in FILES {
+            if let Ok(metadata) = std::fs::metadata(directory.join(name)) {
+                let file = Position { generation: metadata.ino(), offset: metadata.len() };
+                if files.iter().all(|other| other.generation != file.generation) {
+                    files.push(file);
+                }
+            }
+        }
+        files
     }
 
     async fn is_alive(&self, id: &str) -> Result<bool, Failure> {
@@ -349,15 +378,26 @@ impl Reader {
         self.since.is_none_or(|since| entry.timestamp >= since).then_some(entry)
     }
 
-    /// Whether an entry is of another file than the last one. The engine goes on to the next file when it finds that the one
-    /// that it follows was rotated, and not when it has read it to its end: what was written between its last read and the
-    /// rotation is lost to its stream, without a word.
+    /// Whether an entry is of another file than the last one, and not of the one after it, or not all of the last one was
+    /// read. The engine goes on to the next file when it finds that the one that it follows was rotated, and not when it
+    /// has read it to its end: what was written between its last read and the rotation is lost to its stream, without a
+    /// word.
     fn may_have_skipped(&self, entry: &EngineEntry) -> bool {
-        let followed = matches!(self.mode, Mode::Follow { .. }) && !self.joined;
-        followed
-            && self.last.as_ref().and_then(position).is_some_and(|last| {
-                position(&entry.cursor).is_some_and(|position| position.generation != last.generation)
-            })
+        let (Mode::Follow { .. }, Some(last), Some(next)) =
+            (&self.mode, self.last.as_ref().and_then(position), position(&entry.cursor))
+        else {
+            return false;
+        };
+        if next.generation == last.generation || self.origin.backend.as_local().is_none() {
+            return false;
+        }
+        let files = self.origin.files();
+        match files.iter().position(|file| file.generation == last.generation) {
+            Some(at) if at > 0 && files[at - 1].generation == next.generation => {
+                !self.joined && files[at].offset > last.offset
+            }
+            _ => true,
+        }
     }
 
     /// Go on from the last entry with a new stream, which has the rest of its file and then the next. Answers with the entry
