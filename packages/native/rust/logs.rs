@@ -1,9 +1,12 @@
 //! What a sandbox's programs and its runtime have written: read at once, or pulled in batches and followed to the end.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, Stream, StreamExt};
 use microsandbox::backend::Backend as EngineBackend;
@@ -25,6 +28,9 @@ use crate::slot::{InEngine, Slot};
 
 /// How long a follower is idle before it looks whether the sandbox still runs. The engine's own stream never ends.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// `exec.log` and what it is rotated to, as the engine has them.
+const FILES: [&str; 5] = ["exec.log", "exec.log.1", "exec.log.2", "exec.log.3", "exec.log.4"];
 
 /// How long a follower of a directory that is gone waits for a last word: over the engine's poll, which is 2 seconds.
 const LINGER: Duration = Duration::from_secs(3);
@@ -145,6 +151,22 @@ fn cursor(text: &str) -> Result<LogCursor, Failure> {
     text.parse::<LogCursor>().map_err(|error| MicrosandboxError::InvalidCursor(error.to_string()).into())
 }
 
+/// Where a cursor is in `exec.log`, which is the first file of every stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Position {
+    generation: u64,
+    offset: u64,
+}
+
+/// The engine keeps this to itself, but writes it into the cursor's text: a count, and for each file its generation and the
+/// offset. `None` while nothing of the file was read.
+fn position(cursor: &LogCursor) -> Option<Position> {
+    let bytes = STANDARD.decode(cursor.to_string()).ok()?;
+    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let position = Position { generation: number(1)?, offset: number(9)? };
+    (position.generation != 0).then_some(position)
+}
+
 /// All entries that are there, in the order of their time.
 async fn collect(backend: &Arc<dyn EngineBackend>, name: &str, options: LogOptions) -> Result<Vec<LogEntry>, Failure> {
     let options = EngineOptions {
@@ -177,6 +199,10 @@ struct Reader {
     mode: Mode,
     /// Where the last entry ended that was taken from the engine.
     last: Option<LogCursor>,
+    /// The first entry of another file than the last one's, until it is known that nothing was skipped.
+    held: Option<EngineEntry>,
+    /// The stream was opened at the last entry: what comes next is what follows it.
+    joined: bool,
     /// What ended the entries of a batch, told by the next read.
     failed: Option<Failure>,
 }
@@ -196,6 +222,8 @@ enum Mode {
 impl Origin {
     /// The engine's stream, after the `last` entry that was read. `until` is not the engine's: its stream ends at the first
     /// later entry of any file, and with it what another file has of before.
+    ///
+    /// The engine finds files by number and opens them by name; when they are rotated in between it has the wrong ones.
     async fn stream(&self, last: Option<LogCursor>, follow: bool) -> MicrosandboxResult<EngineStream> {
         let options = EngineStreamOptions {
             sources: self.sources.clone(),
@@ -203,7 +231,30 @@ impl Origin {
             until: None,
             follow,
         };
-        self.backend.sandboxes().log_stream(self.backend.clone(), &self.name, &options).await
+        loop {
+            let before = self.files();
+            let stream = self.backend.sandboxes().log_stream(self.backend.clone(), &self.name, &options).await?;
+            if before.iter().map(|file| file.generation).eq(self.files().iter().map(|file| file.generation)) {
+                return Ok(stream);
+            }
+        }
+    }
+
+    /// `exec.log` and its rotated files, the newest first, each with its length as the offset. Looked at in the direction in
+    /// which they move, so that none is overlooked; one that moved on is seen twice.
+    fn files(&self) -> Vec<Position> {
+        let Some(local) = self.backend.as_local() else { return Vec::new() };
+        let directory = local.sandboxes_dir().join(&self.name).join("logs");
+        let mut files: Vec<Position> = Vec::new();
+        for name in FILES {
+            if let Ok(metadata) = std::fs::metadata(directory.join(name)) {
+                let file = Position { generation: metadata.ino(), offset: metadata.len() };
+                if files.iter().all(|other| other.generation != file.generation) {
+                    files.push(file);
+                }
+            }
+        }
+        files
     }
 
     async fn is_alive(&self, id: &str) -> Result<bool, Failure> {
@@ -239,6 +290,8 @@ impl Reader {
             stream: None,
             mode: Mode::Read,
             last: None,
+            held: None,
+            joined: false,
             failed: None,
         };
         if options.follow.unwrap_or(false) && !reader.is_past_until() {
@@ -263,6 +316,11 @@ impl Reader {
     /// The next entry; `None` after the last. Loses nothing when it is dropped while it waits.
     async fn next(&mut self) -> Result<Option<EngineEntry>, Failure> {
         loop {
+            if self.held.is_some()
+                && let Some(entry) = self.join().await?
+            {
+                return Ok(Some(entry));
+            }
             if matches!(self.mode, Mode::Finish) {
                 self.finish().await?;
             }
@@ -288,13 +346,9 @@ impl Reader {
             };
             match item {
                 Some(Ok(entry)) => {
-                    self.last = Some(entry.cursor.clone());
-                    if self.until.is_some_and(|until| entry.timestamp >= until) {
-                        // The other files may still have something of before, but nobody needs to wait for it.
-                        if matches!(self.mode, Mode::Follow { .. }) {
-                            self.mode = Mode::Finish;
-                        }
-                    } else if self.since.is_none_or(|since| entry.timestamp >= since) {
+                    if self.may_have_skipped(&entry) {
+                        self.held = Some(entry);
+                    } else if let Some(entry) = self.take(entry) {
                         return Ok(Some(entry));
                     }
                 }
@@ -304,6 +358,70 @@ impl Reader {
                 }
                 None => self.stream = None,
             }
+        }
+    }
+
+    /// Note how far the engine is, and say whether the reader wants the entry.
+    fn take(&mut self, entry: EngineEntry) -> Option<EngineEntry> {
+        let generation = |cursor: &LogCursor| position(cursor).map(|position| position.generation);
+        if self.last.as_ref().and_then(generation) != generation(&entry.cursor) {
+            self.joined = false;
+        }
+        self.last = Some(entry.cursor.clone());
+        if self.until.is_some_and(|until| entry.timestamp >= until) {
+            // The other files may still have something of before, but nobody needs to wait for it.
+            if matches!(self.mode, Mode::Follow { .. }) {
+                self.mode = Mode::Finish;
+            }
+            return None;
+        }
+        self.since.is_none_or(|since| entry.timestamp >= since).then_some(entry)
+    }
+
+    /// Whether an entry is of another file than the last one, and not of the one after it, or not all of the last one was
+    /// read. The engine goes on to the next file when it finds that the one that it follows was rotated, and not when it
+    /// has read it to its end: what was written between its last read and the rotation is lost to its stream, without a
+    /// word.
+    fn may_have_skipped(&self, entry: &EngineEntry) -> bool {
+        let (Mode::Follow { .. }, Some(last), Some(next)) =
+            (&self.mode, self.last.as_ref().and_then(position), position(&entry.cursor))
+        else {
+            return false;
+        };
+        if next.generation == last.generation || self.origin.backend.as_local().is_none() {
+            return false;
+        }
+        let files = self.origin.files();
+        match files.iter().position(|file| file.generation == last.generation) {
+            Some(at) if at > 0 && files[at - 1].generation == next.generation => {
+                !self.joined && files[at].offset > last.offset
+            }
+            _ => true,
+        }
+    }
+
+    /// Go on from the last entry with a new stream, which has the rest of its file and then the next. Answers with the entry
+    /// that was held, when the files can no longer be opened by name.
+    async fn join(&mut self) -> Result<Option<EngineEntry>, Failure> {
+        match self.origin.stream(self.last.clone(), true).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.joined = true;
+                self.held = None;
+                Ok(None)
+            }
+            Err(MicrosandboxError::SandboxNotFound(_)) => {
+                let entry = self.held.take();
+                Ok(entry.and_then(|entry| self.take(entry)))
+            }
+            Err(MicrosandboxError::InvalidCursor(_)) => {
+                self.stream = None;
+                self.held = None;
+                let last = self.last.as_ref().and_then(position);
+                let dropped_from_offset = last.map(|last| last.offset).unwrap_or_default();
+                Err(MicrosandboxError::MissedRotation { dropped_from_offset }.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -504,10 +622,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_says_where_it_is() {
+        let bytes = [vec![1], 42_u64.to_le_bytes().to_vec(), 7_u64.to_le_bytes().to_vec()].concat();
+        let cursor = cursor(&STANDARD.encode(bytes)).unwrap_or_default();
+        assert!(position(&cursor) == Some(Position { generation: 42, offset: 7 }));
+    }
+
+    #[test]
     fn a_cursor_that_is_none_is_told() {
         assert!(matches!(cursor("nonsense!"), Err(Failure::InvalidCursor { .. })));
         assert!(matches!(cursor(""), Err(Failure::InvalidCursor { .. })));
         let empty = LogCursor::empty();
+        assert!(position(&empty).is_none());
         assert_eq!(cursor(&empty.to_string()).ok(), Some(empty));
     }
 }

@@ -1,0 +1,66 @@
+/** Sandboxes that have no VM: a row of the catalogue, and the log files that a runtime would have written. */
+import { Backend } from "@effect-microsandbox/core"
+import { Effect, FileSystem, Path } from "effect"
+import { ChildProcess } from "effect/process"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+
+const program = `
+const [path, sql, ...values] = process.argv.slice(1)
+const { DatabaseSync } = require("node:sqlite")
+new DatabaseSync(path, { timeout: 10_000 }).prepare(sql).run(...values)
+`
+
+/**
+ * Runs a statement on the catalogue of the backend, in a process of its own: SQLite's locks are those of a process, and
+ * this one has the engine's SQLite in it.
+ */
+const execute = Effect.fn("execute")(function*(sql: string, ...values: ReadonlyArray<string>) {
+  const path = yield* Path.Path
+  const { home } = yield* Backend.Backend
+  const spawner = yield* ChildProcessSpawner
+  const exitCode = yield* spawner.exitCode(
+    ChildProcess.make("node", ["-e", program, path.join(home, "db/msb.db"), sql, ...values], { stderr: "inherit" })
+  )
+  if (exitCode !== 0) return yield* Effect.die(new Error(`the statement failed: ${sql}`))
+})
+
+/** The engine takes a row without a run for what the row says: `Running` stays `Running`. */
+export const setStatus = (name: string, status: "Running" | "Stopped") =>
+  execute("UPDATE sandbox SET status = ? WHERE name = ?", status, name)
+
+export const removeRow = (name: string) => execute("DELETE FROM sandbox WHERE name = ?", name)
+
+/** Makes a row, and the directory of its logs. */
+export const makeRow = Effect.fn("makeRow")(function*(
+  name: string,
+  status: "Running" | "Stopped",
+  config: object = {}
+) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const { home } = yield* Backend.Backend
+  yield* execute("INSERT INTO sandbox (name, config, status) VALUES (?, ?, ?)", name, JSON.stringify(config), status)
+  const logs = path.join(home, "sandboxes", name, "logs")
+  yield* fs.makeDirectory(logs, { recursive: true })
+  const file = (log: string) => path.join(logs, log)
+  return {
+    name,
+    logs,
+    write: (log: string, content: string) => fs.writeFileString(file(log), content),
+    append: (log: string, content: string) => fs.writeFileString(file(log), content, { flag: "a" }),
+    /** Moves `exec.log` to `exec.log.1`, and each of these one further; the fifth is lost. */
+    rotate: Effect.gen(function*() {
+      for (const index of [3, 2, 1]) {
+        if (yield* fs.exists(file(`exec.log.${index}`))) {
+          yield* fs.rename(file(`exec.log.${index}`), file(`exec.log.${index + 1}`))
+        }
+      }
+      yield* fs.rename(file("exec.log"), file("exec.log.1"))
+      yield* fs.writeFileString(file("exec.log"), "")
+    })
+  }
+})
+
+/** A line of `exec.log`, as the runtime writes it. */
+export const line = (millis: number, text: string, source = "stdout", id?: number): string =>
+  `${JSON.stringify({ t: new Date(millis).toISOString(), s: source, d: text, ...(id === undefined ? {} : { id }) })}\n`
