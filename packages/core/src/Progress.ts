@@ -347,8 +347,8 @@ export const render = <A extends Event | { readonly _tag: "Ready" }, E, R>(
       return Stream.tap(self, (event) => take(event) ? write(`${describe(state)}\n`) : Effect.void)
     }
     const draw = Effect.flatMap(terminal.columns, (columns) =>
-      // The last column is left free: a terminal wraps there.
-      write(`${clearLine}${format(state, columns - 1, clock.currentTimeMillisUnsafe())}`))
+      // The last column is left free: a terminal wraps there. One that does not say how wide it is has 0.
+      write(`${clearLine}${format(state, (columns || 80) - 1, clock.currentTimeMillisUnsafe())}`))
     yield* Effect.addFinalizer(() => write(clearLine))
     yield* Effect.forkScoped(Effect.repeat(draw, Schedule.spaced("100 millis")))
     return Stream.tap(self, (event) => Effect.sync(() => take(event)))
