@@ -3,7 +3,7 @@ import { Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Layer } from "effect"
 import * as Registry from "../support/Registry.ts"
-import { isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { isFree, layerBackend, rootDirectory, sandboxDirectories } from "../support/Sandboxes.ts"
 import * as Teller from "../support/Teller.ts"
 
 layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minutes", excludeTestServices: true })(
@@ -55,6 +55,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
             assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
           }
         }
+
+        assert.deepStrictEqual(yield* sandboxDirectories, ["origin"])
 
         const unknown = yield* Effect.flip(Effect.scoped(Sandbox.restore("no-such-snapshot", { name: "early" })))
         assert.strictEqual(unknown.reason._tag, "SnapshotNotFound")

@@ -48,6 +48,13 @@ impl Attempt {
         labels
     }
 
+    /// Wait until there is a row of this attempt.
+    pub(crate) async fn begun(&self) {
+        while !self.lookup().await.is_ok_and(|handle| self.made(&handle)) {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Undo what the attempt has left, and answer with why it ended.
     pub(crate) async fn undo(&self, stop: Stop) -> Stop {
         match self.roll_back().await {

@@ -349,7 +349,7 @@ impl Source {
             while let Ok(Some(_)) = self.take().await {}
         };
         let _ = tokio::time::timeout(KILL_CONFIRM, killed).await;
-        matches!(self.end, Some(End::Exited | End::NotStarted(_)))
+        matches!(self.end, Some(End::Exited | End::NotStarted(_) | End::Paused(_)))
     }
 }
 

@@ -12,12 +12,13 @@ use napi_derive::napi;
 use crate::attempt::Attempt;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
+use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
 use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
-use crate::sandbox::{Ending, Sandbox, check_runtime};
+use crate::sandbox::{Ending, SETTLE, Sandbox, check_runtime};
 use crate::slot::InEngine;
 
 /// What to keep of a sandbox, and how.
@@ -130,11 +131,25 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     labels.extend(value.engine().owner(options.on_close));
     let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
     let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
-    let boot = async { build(options)?.restore().await };
-    match cancel.guard(Box::pin(with_backend(backend, boot))).await {
-        Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(stop) => Err(attempt.undo(stop).await),
+    cancel.guard(async { Ok::<_, Failure>(()) }).await?;
+    let mut boot = Box::pin(with_backend(backend, async { build(options)?.restore().await }));
+    let stop = match cancel.guard(&mut boot).await {
+        Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
+        Err(stop) => stop,
+    };
+    if matches!(stop, Stop::Cancelled) {
+        // The engine copies a snapshot in threads that go on when its future is dropped, and would make the sandbox's
+        // directory anew when all is undone. They are done when there is a row: let it come so far.
+        let copied = async {
+            tokio::select! {
+                _ = &mut boot => {}
+                () = attempt.begun() => {}
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, copied).await;
     }
+    drop(boot);
+    Err(attempt.undo(stop).await)
 }
 
 /// Must run inside the backend's scope: a builder takes its defaults from it.
