@@ -26,6 +26,8 @@ const listing = file("vm/List")
 const logs = file("vm/Logs")
 const metrics = file("vm/Metrics")
 const progress = file("vm/Progress")
+const pull = file("store/Pull")
+const written = file("store/Logs")
 
 const collected = exec("answers with its exit code and both of its outputs, whatever the code")
 const streamed = exec("streams its output while it runs")
@@ -40,17 +42,20 @@ const listed = listing("lists sandboxes page by page, and by label")
 const drained = life("drains: what runs ends by itself, and then the sandbox")
 const waited = life("is waited for, and tells how it ended")
 const configured = life("has a configuration as created and one as active")
-const pulled = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
+const pulled = pull("tells each phase of each layer, and its bytes, however late it is read")
+const booted = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
 const sampled = metrics("has a sample right after its boot")
 const watched = metrics("streams samples at once and at the interval, until the sandbox stops")
 const everybody = metrics("samples all sandboxes of a backend")
-const read = logs("are read by source, by tail and by time")
-const followed = logs("are followed until the sandbox stops, and resumed from a cursor")
+const read = written("are read by source, time and number, in the order of their time")
+const resumed = written("are followed through rotations, from a cursor too")
+const collectedLogs = logs("are what its programs print")
+const followed = logs("are followed until the sandbox stops")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   Sandbox: {
     ".create": row("Sandbox.make", born),
-    ".create_with_progress": row("Sandbox.makeWithProgress", pulled),
+    ".create_with_progress": row("Sandbox.makeStream", pulled),
     ".start": row("Sandbox.start", kept),
     ".get": row("Sandbox.get", born),
     ".list": row("Sandbox.list", listed),
@@ -67,7 +72,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#ssh": later("issue 7"),
     "#metrics": row("sandbox.metrics", sampled),
     "#metrics_stream": row("sandbox.metricsStream", watched),
-    "#logs": row("sandbox.logs", read),
+    "#logs": row("sandbox.logs", collectedLogs),
     "#log_stream": row("sandbox.logStream", followed),
     "#stop": row("sandbox.stop", ended),
     "#stop_and_wait": row("sandbox.wait", waited),
@@ -122,14 +127,14 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#memory_host_resident_bytes": row("Metrics.Sample.memoryHostResident", sampled),
     "#memory_limit_bytes": row("Metrics.Sample.memoryLimit", sampled),
     "#disk_read_bytes": row("Metrics.Sample.diskRead", sampled),
-    "#disk_write_bytes": row("Metrics.Sample.diskWrite", sampled),
-    "#net_rx_bytes": row("Metrics.Sample.netRx", sampled),
-    "#net_tx_bytes": row("Metrics.Sample.netTx", sampled),
+    "#disk_write_bytes": row("Metrics.Sample.diskWritten", sampled),
+    "#net_rx_bytes": row("Metrics.Sample.networkReceived", sampled),
+    "#net_tx_bytes": row("Metrics.Sample.networkSent", sampled),
     "#upper_used_bytes": row("Metrics.Sample.upperUsed", sampled),
     "#upper_free_bytes": row("Metrics.Sample.upperFree", sampled),
     "#upper_host_allocated_bytes": row("Metrics.Sample.upperHostAllocated", sampled),
     "#uptime_secs": row("Metrics.Sample.uptime", sampled),
-    "#timestamp": row("Metrics.Sample.timestamp", sampled)
+    "#timestamp": row("Metrics.Sample.sampledAt", sampled)
   },
   MetricsStream: {
     "#each": row("sandbox.metricsStream", watched)
@@ -137,7 +142,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   LogEntry: {
     "#source": row("Logs.Entry.source", read),
     "#session_id": row("Logs.Entry.sessionId", read),
-    "#cursor": row("Logs.Entry.cursor", followed),
+    "#cursor": row("Logs.Entry.cursor", resumed),
     "#data": row("Logs.Entry.data", read),
     "#text": row("Logs.Entry.text", read),
     "#timestamp": row("Logs.Entry.timestamp", read)
@@ -146,8 +151,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#each": row("sandbox.logStream", followed)
   },
   PullSession: {
-    "#each": row("Sandbox.makeWithProgress", pulled),
-    "#sandbox": row("Sandbox.makeWithProgress", pulled)
+    "#each": row("Sandbox.makeStream", booted),
+    "#sandbox": row("Sandbox.fromStream", booted)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", everybody)
