@@ -5,7 +5,7 @@ import type { Effect, Scope } from "effect"
 type Step<A, R = never> = Effect.Effect<A, MicrosandboxError.MicrosandboxError, R>
 
 export interface Branching extends Sandbox.Sandbox {
-  readonly pause: Step<void>
+  readonly pause: (options?: object) => Step<void>
   readonly resume: Step<void>
   readonly branch: (name?: string) => Step<Sandbox.Sandbox, Scope.Scope>
 }

@@ -5,6 +5,7 @@ import { Deferred, Duration, Effect, Fiber, Random } from "effect"
 import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { branching } from "./Branching.ts"
+import * as Registry from "./Registry.ts"
 import { isFree, rootDirectory, runtimeProcesses, sandboxDirectories } from "./Sandboxes.ts"
 
 const kinds = ["make", "exec", "branch", "close"] as const
@@ -32,7 +33,7 @@ const makeParent = Effect.fn("makeParent")(function*(image: string) {
   const made = yield* Deferred.make<Sandbox.Sandbox>()
   const leave = yield* Deferred.make<void>()
   const life = Effect.gen(function*() {
-    yield* Deferred.succeed(made, yield* Sandbox.make({ name: "parent", image }))
+    yield* Deferred.succeed(made, yield* Sandbox.make({ name: "parent", image, memory: "192 MiB" }))
     yield* Deferred.await(leave)
   })
   const fiber = yield* Effect.forkChild(Effect.scoped(life))
@@ -47,7 +48,9 @@ const makeParent = Effect.fn("makeParent")(function*(image: string) {
  * memory than after the first `warmUp`, but for a tenth.
  */
 export const interruptions = Effect.fn("interruptions")(function*(rounds: number, warmUp: number) {
-  const image = yield* rootDirectory
+  // Of an image: only such a sandbox can be branched.
+  const registry = yield* Registry.Registry
+  const image = yield* registry.push("interrupted", yield* rootDirectory)
   const { home, native } = yield* Backend.Backend
   const times: Record<string, Array<number>> = {}
   let before = 0
@@ -67,7 +70,7 @@ export const interruptions = Effect.fn("interruptions")(function*(rounds: number
     make: Effect.gen(function*() {
       const moment = yield* interruptWithin(
         6000,
-        Effect.scoped(Effect.andThen(Sandbox.make({ name: "early", image }), Effect.never))
+        Effect.scoped(Effect.andThen(Sandbox.make({ name: "early", image, memory: "192 MiB" }), Effect.never))
       )
       assert.isTrue(yield* isFree("early"), `make, ${moment} ms`)
       assert.deepStrictEqual(yield* left, nothing, `make, ${moment} ms`)

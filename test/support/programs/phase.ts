@@ -22,14 +22,14 @@ const steps: Record<
   ) => Effect.Effect<unknown, MicrosandboxError.MicrosandboxError>
 > = {
   exec: (sandbox) => Effect.forever(sandbox.exec("sleep", ["0.5"])),
-  pause: (sandbox) => Effect.forever(Effect.andThen(sandbox.pause, sandbox.resume)),
+  pause: (sandbox) => Effect.forever(Effect.andThen(sandbox.pause(), sandbox.resume)),
   branch: (sandbox) => Effect.forever(Effect.scoped(sandbox.branch())),
   stop: (sandbox) => sandbox.stop()
 }
 
 const program = Effect.gen(function*() {
   if (phase === "pull" || phase === "boot") yield* enter
-  const sandbox = yield* Sandbox.make({ name, image })
+  const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
   if (phase in steps) {
     yield* enter
     yield* steps[phase as keyof typeof steps](branching(sandbox))
