@@ -44,13 +44,11 @@ const waited = life("is waited for, and tells how it ended")
 const configured = life("has a configuration as created and one as active")
 const pulled = pull("tells each phase of each layer, and its bytes, however late it is read")
 const booted = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
-const sampled = metrics("has a sample right after its boot")
-const watched = metrics("streams samples at once and at the interval, until the sandbox stops")
-const everybody = metrics("samples all sandboxes of a backend")
+const sampled = metrics("are there right after the boot, of all that run, and of no other")
+const watched = metrics("come at once and then at their interval, without a burst, and end when it stops")
 const read = written("are read by source, time and number, in the order of their time")
 const resumed = written("are followed through rotations, from a cursor too")
-const collectedLogs = logs("are what its programs print")
-const followed = logs("are followed until the sandbox stops")
+const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   Sandbox: {
@@ -72,8 +70,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#ssh": later("issue 7"),
     "#metrics": row("sandbox.metrics", sampled),
     "#metrics_stream": row("sandbox.metricsStream", watched),
-    "#logs": row("sandbox.logs", collectedLogs),
-    "#log_stream": row("sandbox.logStream", followed),
+    "#logs": row("sandbox.logs", logged),
+    "#log_stream": row("sandbox.logStream", logged),
     "#stop": row("sandbox.stop", ended),
     "#stop_and_wait": row("sandbox.wait", waited),
     "#kill": row("sandbox.kill", ended),
@@ -134,7 +132,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#upper_free_bytes": row("Metrics.Sample.upperFree", sampled),
     "#upper_host_allocated_bytes": row("Metrics.Sample.upperHostAllocated", sampled),
     "#uptime_secs": row("Metrics.Sample.uptime", sampled),
-    "#timestamp": row("Metrics.Sample.sampledAt", sampled)
+    "#timestamp": row("Metrics.Sample.timestamp", sampled)
   },
   MetricsStream: {
     "#each": row("sandbox.metricsStream", watched)
@@ -143,18 +141,18 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#source": row("Logs.Entry.source", read),
     "#session_id": row("Logs.Entry.sessionId", read),
     "#cursor": row("Logs.Entry.cursor", resumed),
-    "#data": row("Logs.Entry.data", read),
+    "#data": row("Logs.Entry.text", read),
     "#text": row("Logs.Entry.text", read),
     "#timestamp": row("Logs.Entry.timestamp", read)
   },
   LogStream: {
-    "#each": row("sandbox.logStream", followed)
+    "#each": row("sandbox.logStream", logged)
   },
   PullSession: {
     "#each": row("Sandbox.makeStream", booted),
     "#sandbox": row("Sandbox.fromStream", booted)
   },
   Microsandbox: {
-    ".all_sandbox_metrics": row("Metrics.all", everybody)
+    ".all_sandbox_metrics": row("Metrics.all", sampled)
   }
 }
