@@ -21,31 +21,35 @@ const later = (issue: string): Row => ({ later: issue })
 const file = (path: string) => (name: string): Test => ({ file: `test/${path}.test.ts`, name })
 const exec = file("vm/Exec")
 const lifecycle = file("vm/Lifecycle")
-const life = file("vm/Sandbox")
-const listing = file("vm/List")
+const life = file("vm/Life")
+const sandbox = file("vm/Sandbox")
 const logs = file("vm/Logs")
 const metrics = file("vm/Metrics")
 const progress = file("vm/Progress")
+const pull = file("store/Pull")
+const written = file("store/Logs")
 
 const collected = exec("answers with its exit code and both of its outputs, whatever the code")
 const streamed = exec("streams its output while it runs")
 const signalled = exec("can be signalled and killed")
-const born = life("is stopped and removed with its scope, and its name can be used again")
-const kept = life("keeps its disk and name when its scope only stops it, and starts again")
-const detached = life("lives on when it is detached, and can be killed by name")
-const ended = life("can be stopped, killed and stopped again before its scope closes")
-const spared = life("is not killed by a stop that may not kill")
+const born = sandbox("is stopped and removed with its scope, and its name can be used again")
+const kept = sandbox("keeps its disk and name when its scope only stops it, and starts again")
+const detached = sandbox("lives on when it is detached, and can be killed by name")
+const ended = sandbox("can be stopped, killed and stopped again before its scope closes")
+const spared = sandbox("is not killed by a stop that may not kill")
 const modelled = lifecycle("is what a model of it says, whatever is done to it")
-const listed = listing("lists sandboxes page by page, and by label")
-const drained = life("drains: what runs ends by itself, and then the sandbox")
-const waited = life("is waited for, and tells how it ended")
-const configured = life("has a configuration as created and one as active")
-const pulled = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
-const sampled = metrics("has a sample right after its boot")
-const watched = metrics("streams samples at once and at the interval, until the sandbox stops")
-const everybody = metrics("samples all sandboxes of a backend")
-const read = logs("are read by source, by tail and by time")
-const followed = logs("are followed until the sandbox stops, and resumed from a cursor")
+const listed = life("is listed with the others, page by page, and found by its labels")
+const drained = life("ends by itself when it is drained")
+const waited = life("is waited for, by its handle and by its name, until it has ended")
+const told = life("that is killed is told with the signal")
+const configured = life("answers a ping, counts a touch, and says what it is made of")
+const pulled = pull("tells each phase of each layer, and its bytes, however late it is read")
+const booted = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
+const sampled = metrics("are there right after the boot, of all that run, and of no other")
+const watched = metrics("come at once and then at their interval, without a burst, and end when it stops")
+const read = written("are read by source, time and number, in the order of their time")
+const resumed = written("are followed through rotations, from a cursor too")
+const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   Sandbox: {
@@ -67,8 +71,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#ssh": later("issue 7"),
     "#metrics": row("sandbox.metrics", sampled),
     "#metrics_stream": row("sandbox.metricsStream", watched),
-    "#logs": row("sandbox.logs", read),
-    "#log_stream": row("sandbox.logStream", followed),
+    "#logs": row("sandbox.logs", logged),
+    "#log_stream": row("sandbox.logStream", logged),
     "#stop": row("sandbox.stop", ended),
     "#stop_and_wait": row("sandbox.wait", waited),
     "#kill": row("sandbox.kill", ended),
@@ -100,11 +104,12 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#snapshot_to": later("issue 6")
   },
   SandboxStopResult: {
-    "#name": row("Sandbox.StopResult.name", waited),
+    // Who waits knows the name; and an exit code or a signal is there when the VM was seen to end by its parent.
+    "#name": row("sandbox.name", waited),
     "#status": row("Sandbox.StopResult.status", waited),
     "#exit_code": row("Sandbox.StopResult.exitCode", waited),
-    "#signal": row("Sandbox.StopResult.signal", waited),
-    "#source": row("Sandbox.StopResult.source", waited),
+    "#signal": row("Sandbox.StopResult.signal", told),
+    "#source": row("Sandbox.StopResult.exitCode", waited),
     "#stopped?": row("Sandbox.StopResult.status", waited),
     "#crashed?": row("Sandbox.StopResult.status", waited),
     "#observed_at": row("Sandbox.StopResult.observedAt", waited)
@@ -122,9 +127,9 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#memory_host_resident_bytes": row("Metrics.Sample.memoryHostResident", sampled),
     "#memory_limit_bytes": row("Metrics.Sample.memoryLimit", sampled),
     "#disk_read_bytes": row("Metrics.Sample.diskRead", sampled),
-    "#disk_write_bytes": row("Metrics.Sample.diskWrite", sampled),
-    "#net_rx_bytes": row("Metrics.Sample.netRx", sampled),
-    "#net_tx_bytes": row("Metrics.Sample.netTx", sampled),
+    "#disk_write_bytes": row("Metrics.Sample.diskWritten", sampled),
+    "#net_rx_bytes": row("Metrics.Sample.networkReceived", sampled),
+    "#net_tx_bytes": row("Metrics.Sample.networkSent", sampled),
     "#upper_used_bytes": row("Metrics.Sample.upperUsed", sampled),
     "#upper_free_bytes": row("Metrics.Sample.upperFree", sampled),
     "#upper_host_allocated_bytes": row("Metrics.Sample.upperHostAllocated", sampled),
@@ -137,19 +142,19 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   LogEntry: {
     "#source": row("Logs.Entry.source", read),
     "#session_id": row("Logs.Entry.sessionId", read),
-    "#cursor": row("Logs.Entry.cursor", followed),
-    "#data": row("Logs.Entry.data", read),
+    "#cursor": row("Logs.Entry.cursor", resumed),
+    "#data": row("Logs.Entry.text", read),
     "#text": row("Logs.Entry.text", read),
     "#timestamp": row("Logs.Entry.timestamp", read)
   },
   LogStream: {
-    "#each": row("sandbox.logStream", followed)
+    "#each": row("sandbox.logStream", logged)
   },
   PullSession: {
-    "#each": row("Sandbox.makeStream", pulled),
-    "#sandbox": row("Sandbox.makeStream", pulled)
+    "#each": row("Sandbox.makeStream", booted),
+    "#sandbox": row("Sandbox.fromStream", booted)
   },
   Microsandbox: {
-    ".all_sandbox_metrics": row("Metrics.all", everybody)
+    ".all_sandbox_metrics": row("Metrics.all", sampled)
   }
 }

@@ -3,13 +3,17 @@ import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Layer, Random } from "effect"
 import { interruptions } from "../support/Interruptions.ts"
+import * as Registry from "../support/Registry.ts"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 import { seeded } from "../support/Seeded.ts"
 
-layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("an interruption", (it) => {
-  it.effect("of a make, a program, a branch or a close leaves nothing, at 200 moments", () =>
-    seeded(interruptions(200, 20)))
-})
+layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "1 hour", excludeTestServices: true })(
+  "an interruption",
+  (it) => {
+    it.effect("of a make, a program, a branch or a close leaves nothing, at 200 moments", () =>
+      seeded(interruptions(200, 20)))
+  }
+)
 
 const layerSandbox = Layer.unwrap(Effect.map(rootDirectory, (image) => Sandbox.layer({ image }))).pipe(
   Layer.provideMerge(layerBackend)

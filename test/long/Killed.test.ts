@@ -4,22 +4,16 @@ import { layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { killIn, phases } from "../support/KilledHost.ts"
 import * as Registry from "../support/Registry.ts"
-import { rootDirectory } from "../support/Sandboxes.ts"
 import { seeded } from "../support/Seeded.ts"
 
 layer(Layer.merge(NodeServices.layer, Registry.layer), { timeout: "1 hour", excludeTestServices: true })(
   "a process that is killed",
   (it) => {
     it.effect("leaves no VM, and its sandbox's name to the next, at 4 moments of each phase", () =>
-      Effect.gen(function*() {
-        const registry = yield* Registry.Registry
+      seeded(Effect.gen(function*() {
         for (let round = 0; round < 4; round++) {
-          for (const phase of phases) {
-            const root = yield* rootDirectory
-            const image = phase === "pull" ? yield* registry.push(`large-${round}`, root, { ballast: "24 MiB" }) : root
-            yield* killIn(phase, image)
-          }
+          for (const phase of phases) yield* killIn(phase)
         }
-      }).pipe(seeded))
+      })))
   }
 )

@@ -4,7 +4,8 @@ import { assert } from "@effect/vitest"
 import { Duration, Effect, Option, Random, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import { runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
+import * as Registry from "./Registry.ts"
+import { rootDirectory, runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
 
 /** The phases that programs/phase.ts knows. */
 export const phases = ["pull", "boot", "exec", "pause", "branch", "stop"] as const
@@ -20,12 +21,21 @@ const lengths: Record<Phase, Duration.Input> = {
   stop: "1.5 seconds"
 }
 
+/** A pull takes its time; only a sandbox of an image can be branched. */
+const imageFor = Effect.fn("imageFor")(function*(phase: Phase) {
+  const { push } = yield* Registry.Registry
+  const root = yield* rootDirectory
+  if (phase === "pull") return yield* push("large", root, { ballast: "24 MiB" })
+  return phase === "branch" ? yield* push("small", root) : root
+})
+
 /**
  * Kills a process that is in a phase, at a moment that `Random` chooses. Then within 10 seconds no process of the runtime
  * is left of it, and the next backend of that home has the name free and nothing of the dead.
  */
-export const killIn = Effect.fn("killIn")(function*(phase: Phase, image: string) {
+export const killIn = Effect.fn("killIn")(function*(phase: Phase) {
   const spawner = yield* ChildProcessSpawner
+  const image = yield* imageFor(phase)
   const home = yield* temporaryDirectory
   const name = `killed-in-${phase}`
   const program = yield* spawner.spawn(
@@ -48,7 +58,7 @@ export const killIn = Effect.fn("killIn")(function*(phase: Phase, image: string)
   assert.isTrue(Option.isSome(gone), `${when}: ${yield* runtimeProcesses(home)}`)
   yield* Effect.gen(function*() {
     yield* Effect.scoped(Effect.gen(function*() {
-      const sandbox = yield* Sandbox.make({ name, image })
+      const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
       assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0, when)
     }))
     assert.deepStrictEqual(yield* sandboxDirectories, [], when)

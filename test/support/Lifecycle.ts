@@ -15,6 +15,8 @@ export const Command = Schema.Literals([
   "stop by name and kill at once",
   "stop while it starts",
   "kill",
+  "pause",
+  "resume",
   "status",
   "exec",
   "detach",
@@ -23,6 +25,16 @@ export const Command = Schema.Literals([
   "use after close"
 ])
 export type Command = typeof Command.Type
+
+type State = "running" | "paused" | "stopped"
+
+/** The states in which a sandbox stays. */
+const states: { readonly [status in Sandbox.Status]?: State } = {
+  Running: "running",
+  Paused: "paused",
+  Stopped: "stopped",
+  Crashed: "stopped"
+}
 
 /** A handle, and the scope that it belongs to. */
 interface Held {
@@ -45,8 +57,8 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
   const { native } = yield* Backend.Backend
   const idle = yield* native.live
 
-  /** What the name means: nothing, or a sandbox of this identity that runs or not. */
-  let box: { readonly id: string; readonly running: boolean } | undefined
+  /** What the name means: nothing, or a sandbox of this identity in this state. */
+  let box: { readonly id: string; readonly state: State } | undefined
   /** The handles whose scopes are open, the last one the newest; and the last one whose scope has closed. */
   const held: Array<Held> = []
   let closed: Held | undefined
@@ -56,11 +68,10 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
   const history: Array<string> = []
 
   /** How the newest handle stands to what its name means now. */
-  const relation = ({ sandbox }: Held) =>
-    box === undefined ? "removed" : box.id !== sandbox.id ? "replaced" : box.running ? "running" : "stopped"
+  const relation = ({ sandbox }: Held) => box === undefined ? "removed" : box.id !== sandbox.id ? "replaced" : box.state
 
-  const stopped = () => {
-    if (box !== undefined) box = { ...box, running: false }
+  const become = (state: State) => {
+    if (box !== undefined) box = { ...box, state }
   }
 
   const hold = Effect.fnUntraced(function*(
@@ -74,19 +85,40 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       return made.failure.reason._tag
     }
     held.push({ sandbox: made.success, scope, onClose })
-    box = { id: made.success.id, running: true }
+    box = { id: made.success.id, state: "running" }
     return "up"
   })
 
   /** What ends the newest handle's sandbox by that handle answers so. */
-  const endings = { running: undefined, stopped: undefined, removed: undefined, replaced: "SandboxReplaced" } as const
+  const endings = {
+    running: undefined,
+    paused: undefined,
+    stopped: undefined,
+    removed: undefined,
+    replaced: "SandboxReplaced"
+  } as const
   const endBy = Effect.fnUntraced(function*(what: string, calls: (newest: Held) => ReadonlyArray<Call<void>>) {
     const newest = held.at(-1)
     if (newest === undefined) return
     const stands = relation(newest)
     const answers = yield* Effect.forEach(calls(newest), answer, { concurrency: "unbounded" })
     expect(answers, answers.map(() => endings[stands]), what)
-    if (stands === "running") stopped()
+    if (stands === "running" || stands === "paused") become("stopped")
+  })
+
+  /** Pauses the newest handle's sandbox, or resumes it. */
+  const turn = Effect.fnUntraced(function*(what: string, state: State, call: (sandbox: Sandbox.Sandbox) => Call<void>) {
+    const newest = held.at(-1)
+    if (newest === undefined) return
+    const expected = {
+      running: undefined,
+      paused: undefined,
+      stopped: "SandboxNotRunning",
+      removed: "SandboxNotFound",
+      replaced: "SandboxReplaced"
+    }[relation(newest)]
+    expect(yield* answer(call(newest.sandbox)), expected, what)
+    if (expected === undefined) become(state)
   })
 
   const run: Record<Command, Effect.Effect<void, never, Backend.Backend>> = {
@@ -95,7 +127,7 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       expect(yield* hold("destroy", Sandbox.make({ name, image })), expected, "make")
     }),
     start: Effect.gen(function*() {
-      const expected = box === undefined ? "SandboxNotFound" : box.running ? "SandboxStillRunning" : "up"
+      const expected = box === undefined ? "SandboxNotFound" : box.state !== "stopped" ? "SandboxStillRunning" : "up"
       expect(yield* hold("stop", Sandbox.start(name)), expected, "start")
     }),
     stop: endBy("stop", ({ sandbox }) => [sandbox.stop()]),
@@ -104,10 +136,10 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       const expected = box === undefined ? "SandboxNotFound" : undefined
       const calls: ReadonlyArray<Call<void>> = [Sandbox.stop(name), Sandbox.kill(name)]
       expect(yield* Effect.forEach(calls, answer, { concurrency: "unbounded" }), [expected, expected], "stop by name")
-      stopped()
+      become("stopped")
     }),
     "stop while it starts": Effect.gen(function*() {
-      if (box === undefined || box.running) return
+      if (box?.state !== "stopped") return
       const starting = yield* Effect.forkChild(hold("stop", Sandbox.start(name)))
       yield* Effect.sleep(yield* Random.nextIntBetween(0, 3000))
       const stop = yield* answer(Sandbox.stop(name))
@@ -115,16 +147,19 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       history.push(`(${String(start)}, ${String(stop)})`)
       // Whichever came first, what is left is one of the two, and it is what the next commands find.
       const info = yield* Effect.orDie(Sandbox.get(name))
-      assert.include(["Running", "Stopped", "Crashed"], info.status)
-      box = { id: info.id, running: info.status === "Running" }
+      assert.isDefined(states[info.status], info.status)
+      box = { id: info.id, state: states[info.status] ?? "stopped" }
     }),
     kill: endBy("kill", ({ sandbox }) => [sandbox.kill]),
+    pause: turn("pause", "paused", (sandbox) => sandbox.pause()),
+    resume: turn("resume", "running", (sandbox) => sandbox.resume),
     status: Effect.gen(function*() {
       const newest = held.at(-1)
       if (newest === undefined) return
       const status = yield* answer(newest.sandbox.status)
       const expected = {
         running: ["Running"],
+        paused: ["Paused"],
         stopped: ["Stopped", "Crashed"],
         removed: ["SandboxNotFound"],
         replaced: ["SandboxReplaced"]
@@ -136,6 +171,7 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       if (newest === undefined) return
       const expected = {
         running: `${name}\n`,
+        paused: "SandboxPaused",
         stopped: "SandboxNotRunning",
         removed: "SandboxNotRunning",
         replaced: "SandboxReplaced"
@@ -149,9 +185,13 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       newest.onClose = "detach"
     }),
     remove: Effect.gen(function*() {
-      const expected = box === undefined ? "SandboxNotFound" : box.running ? "SandboxStillRunning" : undefined
+      const expected = box === undefined
+        ? "SandboxNotFound"
+        : box.state !== "stopped"
+        ? "SandboxStillRunning"
+        : undefined
       expect(yield* answer(Sandbox.remove(name)), expected, "remove")
-      if (box?.running === false) box = undefined
+      if (box?.state === "stopped") box = undefined
     }),
     "close the scope": Effect.gen(function*() {
       const newest = held.pop()
@@ -161,7 +201,7 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
       closed = newest
       if (newest.onClose === "detach" || stands === "removed" || stands === "replaced") return
       if (newest.onClose === "destroy") box = undefined
-      else stopped()
+      else become("stopped")
     }),
     "use after close": Effect.gen(function*() {
       if (closed === undefined) return
@@ -178,11 +218,9 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
   }
 
   const look = Effect.gen(function*() {
-    const shown = yield* answer(
-      Effect.map(Sandbox.get(name), ({ id, status }) => ({ id, running: status === "Running" }))
-    )
+    const shown = yield* answer(Effect.map(Sandbox.get(name), ({ id, status }) => ({ id, state: states[status] })))
     expect(shown, box ?? "SandboxNotFound", "get")
-    expect((yield* vmProcesses(name)).length, box?.running === true ? 1 : 0, "VMs")
+    expect((yield* vmProcesses(name)).length, box === undefined || box.state === "stopped" ? 0 : 1, "VMs")
   })
 
   yield* Effect.gen(function*() {

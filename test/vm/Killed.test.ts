@@ -1,23 +1,16 @@
 /** kill -9 of the process that holds a sandbox, in each phase of its life; test/long does it again and again. */
 import { NodeServices } from "@effect/platform-node"
 import { layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Layer } from "effect"
 import { killIn, phases } from "../support/KilledHost.ts"
 import * as Registry from "../support/Registry.ts"
-import { rootDirectory } from "../support/Sandboxes.ts"
 import { seeded } from "../support/Seeded.ts"
 
 layer(Layer.merge(NodeServices.layer, Registry.layer), { timeout: "10 minutes", excludeTestServices: true })(
   "a process that is killed",
   (it) => {
     for (const phase of phases) {
-      it.effect(`in ${phase} leaves no VM, and its sandbox's name to the next`, () =>
-        Effect.gen(function*() {
-          const root = yield* rootDirectory
-          const registry = yield* Registry.Registry
-          const image = phase === "pull" ? yield* registry.push("large", root, { ballast: "24 MiB" }) : root
-          yield* killIn(phase, image)
-        }).pipe(seeded))
+      it.effect(`in ${phase} leaves no VM, and its sandbox's name to the next`, () => seeded(killIn(phase)))
     }
   }
 )

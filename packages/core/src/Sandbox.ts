@@ -8,8 +8,8 @@
  * @since 0.1.0
  */
 import type { Native } from "@effect-microsandbox/native"
-import * as Context from "effect/Context"
 import type * as ByteSize from "effect/ByteSize"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"

@@ -20,6 +20,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Live};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
+use crate::pause::current_for_control;
 use crate::slot::{InEngine, Slot};
 
 /// How long a kill waits for the guest's word that the process has gone.
@@ -240,7 +241,11 @@ async fn write_pieces(stdin: &ExecSink, data: &[u8]) -> MicrosandboxResult<()> {
 /// connection were merely dropped, nobody could say whether the guest has begun.
 async fn open(sandbox: &EngineSandbox, options: ExecOptions, limit: &Limit) -> Result<ExecHandle, Stop> {
     let command = options.command.clone();
-    let opening = sandbox.exec_stream_with(command, move |builder| configure(builder, options));
+    let opening = async {
+        // The engine finds the guest by the sandbox's name, which may be another's by now.
+        current_for_control(sandbox).await?;
+        sandbox.exec_stream_with(command, move |builder| configure(builder, options)).await
+    };
     tokio::pin!(opening);
     let stop = tokio::select! {
         biased;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use microsandbox::backend::Backend as EngineBackend;
+use microsandbox::backend::{Backend as EngineBackend, with_backend};
 use microsandbox::sandbox::{Sandbox as EngineSandbox, SandboxHandle};
 use microsandbox::snapshot::GuestFlush;
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
@@ -85,13 +85,22 @@ pub(crate) async fn current(
     sandbox: &EngineSandbox,
     backend: &Arc<dyn EngineBackend>,
 ) -> MicrosandboxResult<SandboxHandle> {
-    let handle = backend.sandboxes().get(backend.clone(), sandbox.name()).await?;
-    if handle.id() == sandbox.id() {
-        return Ok(handle);
+    same(sandbox, backend.sandboxes().get(backend.clone(), sandbox.name()).await?)
+}
+
+/// The same without a look whether it is paused, which takes a round trip to its VM.
+pub(crate) async fn current_for_control(sandbox: &EngineSandbox) -> MicrosandboxResult<SandboxHandle> {
+    let found = with_backend(sandbox.backend().clone(), EngineSandbox::get_for_control(sandbox.name())).await?;
+    same(sandbox, found)
+}
+
+fn same(sandbox: &EngineSandbox, found: SandboxHandle) -> MicrosandboxResult<SandboxHandle> {
+    if found.id() == sandbox.id() {
+        return Ok(found);
     }
     Err(MicrosandboxError::SandboxReplaced {
         name: sandbox.name().to_owned(),
         expected: sandbox.id().to_string(),
-        actual: handle.id().to_string(),
+        actual: found.id().to_string(),
     })
 }

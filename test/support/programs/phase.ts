@@ -7,7 +7,6 @@
 import { Backend, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect } from "effect"
-import { type Branching, branching } from "../Branching.ts"
 import type { Phase } from "../KilledHost.ts"
 
 const [home = "", image = "", name = "", phase = "boot"] = process.argv.slice(2)
@@ -18,21 +17,21 @@ const enter = Console.log(phase)
 const steps: Record<
   Exclude<Phase, "pull" | "boot">,
   (
-    sandbox: Branching
+    sandbox: Sandbox.Sandbox
   ) => Effect.Effect<unknown, MicrosandboxError.MicrosandboxError>
 > = {
   exec: (sandbox) => Effect.forever(sandbox.exec("sleep", ["0.5"])),
-  pause: (sandbox) => Effect.forever(Effect.andThen(sandbox.pause, sandbox.resume)),
+  pause: (sandbox) => Effect.forever(Effect.andThen(sandbox.pause(), sandbox.resume)),
   branch: (sandbox) => Effect.forever(Effect.scoped(sandbox.branch())),
   stop: (sandbox) => sandbox.stop()
 }
 
 const program = Effect.gen(function*() {
   if (phase === "pull" || phase === "boot") yield* enter
-  const sandbox = yield* Sandbox.make({ name, image })
+  const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
   if (phase in steps) {
     yield* enter
-    yield* steps[phase as keyof typeof steps](branching(sandbox))
+    yield* steps[phase as keyof typeof steps](sandbox)
   }
   return yield* Effect.never
 })
