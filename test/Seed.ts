@@ -105,11 +105,11 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   },
   SandboxStopResult: {
     // Who waits knows the name; and an exit code or a signal is there when the VM was seen to end by its parent.
-    "#name": row("sandbox.name", waited),
+    "#name": row("Sandbox.StopResult.name", waited),
     "#status": row("Sandbox.StopResult.status", waited),
     "#exit_code": row("Sandbox.StopResult.exitCode", waited),
     "#signal": row("Sandbox.StopResult.signal", told),
-    "#source": row("Sandbox.StopResult.exitCode", waited),
+    "#source": row("Sandbox.StopResult.source", waited),
     "#stopped?": row("Sandbox.StopResult.status", waited),
     "#crashed?": row("Sandbox.StopResult.status", waited),
     "#observed_at": row("Sandbox.StopResult.observedAt", waited)

@@ -173,7 +173,7 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
         running: `${name}\n`,
         paused: "SandboxPaused",
         stopped: "SandboxNotRunning",
-        removed: "SandboxNotRunning",
+        removed: "SandboxNotFound",
         replaced: "SandboxReplaced"
       }[relation(newest)]
       expect(yield* answer(Effect.map(newest.sandbox.exec("hostname"), ({ stdout }) => stdout)), expected, "exec")

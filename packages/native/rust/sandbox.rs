@@ -49,12 +49,15 @@ pub struct StopOptions {
 /// How a sandbox was seen to end.
 #[napi(object, object_from_js = false)]
 pub struct StopResult {
+    pub name: String,
     pub status: String,
     /// Of the VM process, when this process is its parent.
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
     /// Milliseconds since 1970.
     pub observed_at: f64,
+    /// Who said so, in the engine's words.
+    pub source: Option<String>,
 }
 
 /// What becomes of a sandbox when its handle is given back.
@@ -257,8 +260,12 @@ impl Sandbox {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.handle()).await?;
-                cancel.guard(own(&handle, &Labels::new())).await?;
+                match cancel.guard(value.handle()).await {
+                    Ok(handle) => cancel.guard(own(&handle, &Labels::new())).await?,
+                    // There is nothing left that could live on.
+                    Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {}
+                    Err(stop) => return Err(stop),
+                }
                 value.sandbox.clone().detach().await;
                 Ok(())
             })
@@ -487,6 +494,8 @@ async fn boot(
 pub(crate) async fn wait(handle: &SandboxHandle, cancel: &Cancel) -> Result<StopResult, Stop> {
     let stopped = cancel.guard(handle.wait_until_stopped()).await?;
     Ok(StopResult {
+        name: stopped.name,
+        source: stopped.source,
         status: format!("{:?}", stopped.status),
         exit_code: stopped.exit_code,
         signal: stopped.signal,

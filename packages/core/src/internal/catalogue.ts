@@ -72,13 +72,16 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/
 
 /** How a sandbox ended. */
 export class StopResult extends Schema.Class<StopResult>("@effect-microsandbox/core/Sandbox/StopResult")({
+  name: Schema.String,
   status: Status,
   /** Of the VM process, when this process started it and it ended by itself. */
   exitCode: Schema.optionalKey(Schema.Int),
   /** The signal that ended the VM process, when this process started it. */
   signal: Schema.optionalKey(Schema.Int),
   /** When the end was seen, in milliseconds since 1970. */
-  observedAt: Schema.Finite
+  observedAt: Schema.Finite,
+  /** Who said so, in the engine's words. */
+  source: Schema.optionalKey(Schema.String)
 }) {}
 
 const mebibyte = 1n << 20n

@@ -784,12 +784,15 @@ export interface StopOptions {
 
 /** How a sandbox was seen to end. */
 export interface StopResult {
+  name: string
   status: string
   /** Of the VM process, when this process is its parent. */
   exitCode?: number
   signal?: number
   /** Milliseconds since 1970. */
   observedAt: number
+  /** Who said so, in the engine's words. */
+  source?: string
 }
 
 export interface SweepFailure {
