@@ -47,7 +47,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
 
       const project = yield* temporaryDirectory
       const native = yield* install(path.join(checkout, "packages/native"), "@effect-microsandbox/native", project)
-      yield* install(path.join(checkout, "packages/core"), "@effect-microsandbox/core", project)
+      const core = yield* install(path.join(checkout, "packages/core"), "@effect-microsandbox/core", project)
       yield* install(platform, "@effect-microsandbox/native-linux-x64-gnu", project)
       for (const name of ["effect", "@superradcompany"]) {
         yield* fs.symlink(path.resolve("node_modules", name), path.join(project, "node_modules", name))
@@ -74,5 +74,9 @@ await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSO
 `
       )
       assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound")
+
+      // What a watchdog becomes when the process beside it is killed.
+      yield* run(project, "node", path.join(core, "dist/internal/sweeper.js"), `${project}/swept`)
+      assert.isTrue(yield* fs.exists(`${project}/swept/db`))
     }), 180_000)
 })

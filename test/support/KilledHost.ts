@@ -8,7 +8,7 @@ import * as Registry from "./Registry.ts"
 import { rootDirectory, runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
 
 /** The phases that programs/phase.ts knows. */
-export const phases = ["pull", "boot", "exec", "pause", "branch", "stop"] as const
+export const phases = ["pull", "boot", "exec", "pause", "branch", "branched", "stop"] as const
 export type Phase = (typeof phases)[number]
 
 /** How long a phase takes in the software host, about: the moment of the kill is chosen in this time. */
@@ -18,6 +18,7 @@ const lengths: Record<Phase, Duration.Input> = {
   exec: "1 second",
   pause: "1 second",
   branch: "4 seconds",
+  branched: "1 second",
   stop: "1.5 seconds"
 }
 
@@ -26,7 +27,7 @@ const imageFor = Effect.fn("imageFor")(function*(phase: Phase) {
   const { push } = yield* Registry.Registry
   const root = yield* rootDirectory
   if (phase === "pull") return yield* push("large", root, { ballast: "24 MiB" })
-  return phase === "branch" ? yield* push("small", root) : root
+  return phase === "branch" || phase === "branched" ? yield* push("small", root) : root
 })
 
 /**

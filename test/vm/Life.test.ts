@@ -53,6 +53,24 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       assert.strictEqual((yield* sandbox.wait).status, "Stopped")
     }))
 
+  it.effect("is waited for also by those who learn that it has been removed", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      const scope = yield* Scope.make()
+      const sandbox = yield* Scope.provide(Sandbox.make({ name: "mourned", image }), scope)
+      const waiting = yield* Effect.forkChild(
+        Effect.all([sandbox.wait, Sandbox.wait("mourned")], { concurrency: "unbounded" }),
+        { startImmediately: true }
+      )
+      yield* sandbox.exec("true")
+      yield* Scope.close(scope, Exit.void)
+      const results = yield* Fiber.join(waiting)
+      assert.deepStrictEqual(results.map(({ name, status }) => [name, status]), [
+        ["mourned", "Stopped"],
+        ["mourned", "Stopped"]
+      ])
+    }))
+
   it.effect("that is killed is told with the signal", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
@@ -105,7 +123,10 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
           const fiber = yield* Effect.forkChild(Effect.andThen(sandbox.restart({ grace: 0 }), Effect.never))
           yield* Effect.sleep(delay)
           yield* Fiber.interrupt(fiber)
-          assert.include(["Stopped", "Crashed", "Running"], yield* sandbox.status, `after ${delay} ms`)
+          // Whether it was in time to be stopped again or not: what the catalogue says is so.
+          const status = yield* sandbox.status
+          assert.include(["Stopped", "Crashed", "Running"], status, `after ${delay} ms`)
+          assert.lengthOf(yield* vmProcesses("half"), status === "Running" ? 1 : 0, `after ${delay} ms`)
         }
       }))
       assert.isTrue(yield* isFree("half"))
@@ -178,6 +199,10 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
     Effect.gen(function*() {
       const image = yield* rootDirectory
       yield* Effect.scoped(Sandbox.make({ name: "renewed", image, onClose: "detach" }))
+      const wrong = yield* Effect.flip(Effect.scoped(Sandbox.restart("renewed", { onClose: "keep" as "stop" })))
+      assert.strictEqual(wrong.reason._tag === "InvalidConfig" ? wrong.reason.field : wrong.reason, "onClose")
+      // A mistake stops nothing.
+      assert.lengthOf(yield* vmProcesses("renewed"), 1)
       yield* Effect.scoped(Effect.gen(function*() {
         const sandbox = yield* Sandbox.restart("renewed", { onClose: "destroy", grace: 0 })
         assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
@@ -203,9 +228,10 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
           Stream.filter((name) => names.includes(name)),
           Stream.runCollect
         )
-      assert.deepStrictEqual(yield* named(), names)
-      assert.deepStrictEqual(yield* named({ pageSize: 1, labels: { group: "listed" } }), names)
-      assert.deepStrictEqual(yield* named({ labels: { group: "listed", parity: "even" } }), ["listed-1", "listed-3"])
+      const newestFirst = names.toReversed()
+      assert.deepStrictEqual(yield* named(), newestFirst)
+      assert.deepStrictEqual(yield* named({ pageSize: 1, labels: { group: "listed" } }), newestFirst)
+      assert.deepStrictEqual(yield* named({ labels: { group: "listed", parity: "even" } }), ["listed-3", "listed-1"])
       assert.deepStrictEqual(yield* named({ labels: { group: "nothing" } }), [])
       const { reason } = yield* Effect.flip(named({ pageSize: 0 }))
       assert.strictEqual(reason._tag === "InvalidConfig" ? reason.field : reason, "pageSize")
@@ -217,7 +243,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       const image = yield* rootDirectory
       const { home } = yield* Backend.Backend
       const sandbox = yield* Sandbox.make({ name: "owned", image })
-      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], failed: [] })
+      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], stopped: [], failed: [] })
       assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
       // Made in an engine that is closed before its sandbox: nobody is left who would end it.
       const scope = yield* Scope.fork(yield* Effect.scope)
@@ -228,7 +254,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
           Effect.exit
         )
       }
-      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: ["left"], failed: [] })
+      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: ["left"], stopped: [], failed: [] })
       assert.isTrue(yield* isFree("left"))
       assert.lengthOf(yield* vmProcesses("kept"), 1)
       assert.lengthOf(yield* vmProcesses("free"), 1)
@@ -246,7 +272,10 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
         )
       )
       assert.isTrue(Exit.isSuccess(exit))
-      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], failed: [] })
+      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], stopped: [], failed: [] })
+      assert.lengthOf(yield* vmProcesses("given-away"), 1)
+      // It stays so through a restart, which is detached as well.
+      yield* Effect.scoped(Effect.flatMap(Sandbox.connect("given-away"), (sandbox) => sandbox.restart({ grace: 0 })))
       assert.lengthOf(yield* vmProcesses("given-away"), 1)
       // Started again to be destroyed, it has one.
       yield* Sandbox.kill("given-away")

@@ -17,4 +17,14 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
 
   it.effect("ends when it is removed: its handle does nothing to the next of its name", () =>
     walk(["stop", "remove", "make", "detach", "close the scope", "status", "stop", "kill", "exec"]))
+
+  it.effect("knows what two stops at once are, a stop during a start, and any use after its end", () =>
+    seeded(walk([
+      "stop twice at once",
+      "stop while it starts",
+      "stop while it starts",
+      "exec",
+      "close the scope",
+      "use after close"
+    ])))
 })

@@ -28,6 +28,22 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pau
       assert.strictEqual((yield* sandbox.exec("echo", ["again"])).stdout, "again\n")
     }))
 
+  it.effect("that was let go is paused, found so, and resumed by its name", () =>
+    Effect.gen(function*() {
+      const image = yield* rootDirectory
+      yield* Effect.scoped(Sandbox.make({ name: "asleep", image, memory: "192 MiB", onClose: "detach" }))
+      yield* Sandbox.pause("asleep")
+      for (const call of [Sandbox.connect("asleep"), Sandbox.connectOrCreate({ name: "asleep", image })]) {
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(call))).reason._tag, "SandboxPaused")
+      }
+      yield* Sandbox.resume("asleep")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const sandbox = yield* Sandbox.connect("asleep", { onClose: "destroy" })
+        assert.strictEqual((yield* sandbox.exec("echo", ["awake"])).stdout, "awake\n")
+      }))
+      assert.isTrue(yield* isFree("asleep"))
+    }))
+
   it.effect("starts no program, and says so", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({ name: "idle", image: yield* rootDirectory, memory: "192 MiB" })

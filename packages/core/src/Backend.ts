@@ -52,8 +52,9 @@ export interface LocalOptions {
    */
   readonly home?: string | undefined
   /**
-   * Remove what dead programs left in the home while the layer is built (see `Sandbox.sweep`). What cannot be removed is a
-   * warning in the log, and no reason for the layer to fail. Default: true.
+   * Remove what dead programs left in the home while the layer is built (see `Sandbox.sweep`), and start a watchdog beside
+   * the first branch or restore, which does the same when this process is killed. What cannot be removed is a warning in the log,
+   * and no reason for the layer to fail. Default: true.
    */
   readonly sweep?: boolean | undefined
 }
@@ -73,7 +74,13 @@ const openLocal = Effect.fn("Backend.layerLocal")(function*(options: LocalOption
   ).pipe(mapFailure(subject))
   const directory = handle.home ?? ""
   if (sweep) yield* sweepQuietly(native, handle)
-  return Backend.of({ kind: "local", home: directory, native, handle, watch: yield* makeWatchdog(directory) })
+  return Backend.of({
+    kind: "local",
+    home: directory,
+    native,
+    handle,
+    watch: sweep ? yield* makeWatchdog(directory) : Effect.void
+  })
 })
 
 const sweepQuietly = (native: Native.Native["Service"], handle: Native.Backend): Effect.Effect<void> =>

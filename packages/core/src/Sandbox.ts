@@ -22,11 +22,13 @@ import { Backend } from "./Backend.ts"
 import type { BranchOptions, PauseOptions } from "./Branch.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
 import { type Boot, streamBoot } from "./internal/boot.ts"
+import { PauseSchema } from "./internal/branch.ts"
 import { type Info, type Status, type StopResult, toInfo, toStopResult } from "./internal/catalogue.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import {
   defined,
   Labels,
+  Lifetime,
   Memory,
   Name,
   OnClose as OnCloseSchema,
@@ -249,7 +251,10 @@ export interface Sandbox {
   readonly touch: Effect.Effect<number, MicrosandboxError>
   /** What the catalogue says now: its state, and its configuration for the next start and of the VM that runs. */
   readonly info: Effect.Effect<Info, MicrosandboxError>
-  /** Lets the sandbox run on when its scope closes, and when this process ends. */
+  /**
+   * Lets the sandbox run on when its scope closes, and when this process ends, if it is this process that started it: a VM
+   * that another one started ends with that one.
+   */
   readonly detach: Effect.Effect<void, MicrosandboxError>
   /**
    * Suspends the VM: its programs stop where they are, and its memory stays. One that is paused is no error.
@@ -266,8 +271,8 @@ export interface Sandbox {
    * numbers, the same files; from here on each is on its own. The sandbox itself runs on, or stays paused.
    *
    * The child ends with the scope, and is destroyed unless `onClose` says otherwise. Its name is a new one when none is
-   * given. It outlives this process, if that is killed: the engine starts every branch detached. A branch that fails, or
-   * that is interrupted, leaves no child, and this sandbox as it was. Connections of its guest with the outside do not go
+   * given. The engine starts every branch on its own, so when this process is killed, a watchdog ends the child within
+   * seconds. A branch that fails, or that is interrupted, leaves no child, and this sandbox as it was. Connections of its guest with the outside do not go
    * with a child, nor do published ports and mounts of the host.
    *
    * Fails with `CaptureUnsupported` when the root is a directory: only a sandbox of an image can be branched. Other
@@ -371,9 +376,8 @@ const makeWatched = Effect.fn("Sandbox.make")(function*(
   return yield* acquireSandbox(
     backend,
     { ...makeSubject, sandbox: name },
-    onClose,
-    (token, progress) => backend.handle.createSandbox(what, progress, token),
-    boot
+    { onClose, boot },
+    (token, progress) => backend.handle.createSandbox(what, progress, token)
   )
 })
 
@@ -465,11 +469,12 @@ export const start = Effect.fn("Sandbox.start")(function*(
   options: StartOptions = {}
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
   const { onClose = "stop" } = yield* decodeStart({ ...options, name })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
   const backend = yield* Backend
   return yield* acquireSandbox(
     backend,
     { ...startSubject, sandbox: name },
-    onClose,
+    { onClose, undo: () => "stop" },
     (token, progress) => backend.handle.startSandbox(name, onClose, progress, token)
   )
 })
@@ -485,7 +490,7 @@ const decodeConnect = decodeOptions(ConnectOptions, connectSubject)
  *
  * **Details**
  *
- * Reasons: `SandboxNotFound`, `SandboxNotRunning` for one that has stopped or is paused, and `AgentClient` when its agent does
+ * Reasons: `SandboxNotFound`, `SandboxNotRunning`, `SandboxPaused` (see {@link resume}), and `AgentClient` when its agent does
  * not answer within the timeout.
  *
  * @stability unstable
@@ -502,10 +507,13 @@ export const connect = Effect.fn("Sandbox.connect")(function*(
   return yield* acquireSandbox(
     backend,
     { ...connectSubject, sandbox: name },
-    onClose,
+    { onClose, undo: () => "detach" },
     (token) => backend.handle.connectSandbox(name, toMillis(timeout), token)
   )
 })
+
+/** What was there already runs on; what was begun here is stopped, and kept for the next time. */
+const whenFound = (handle: Native.Sandbox): OnClose => handle.connected ? "detach" : "stop"
 
 const connectOrCreateSubject: Subject = { operation: "Sandbox.connectOrCreate" }
 const decodeConnectOrCreate = decodeOptions(SandboxOptions.Options, connectOrCreateSubject)
@@ -516,7 +524,8 @@ const decodeConnectOrCreate = decodeOptions(SandboxOptions.Options, connectOrCre
  *
  * **Details**
  *
- * An existing sandbox keeps its own configuration; the options are for making one. Whoever does the same at the same time
+ * An existing sandbox keeps its own configuration; the options are for making one, and `replace` is not among them. One that is
+ * paused is a `SandboxPaused`. Whoever does the same at the same time
  * gets the same sandbox. When the scope closes, a sandbox that was made or started here is stopped and keeps its disk and
  * name, and one that ran already is let run on; `onClose` says otherwise for both.
  *
@@ -527,12 +536,15 @@ const decodeConnectOrCreate = decodeOptions(SandboxOptions.Options, connectOrCre
 export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
   options: Options & { readonly name: string }
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
-  const { name, onClose, ...rest } = yield* decodeConnectOrCreate(options)
-  if (name === undefined) {
-    return yield* new MicrosandboxError({
+  const { name, onClose, replace, ...rest } = yield* decodeConnectOrCreate(options)
+  const refuse = (field: string, why: string) =>
+    new MicrosandboxError({
       ...connectOrCreateSubject,
-      reason: new InvalidConfig({ message: "name: which sandbox to connect to", field: "name" })
+      reason: new InvalidConfig({ message: `${field}: ${why}`, field })
     })
+  if (name === undefined) return yield* refuse("name", "which sandbox to connect to")
+  if (replace !== undefined && replace !== false) {
+    return yield* refuse("replace", "a sandbox that is there is connected to")
   }
   yield* Effect.annotateCurrentSpan({
     "sandbox.name": name,
@@ -543,10 +555,15 @@ export const connectOrCreate = Effect.fn("Sandbox.connectOrCreate")(function*(
   return yield* acquireSandbox(
     backend,
     { ...connectOrCreateSubject, sandbox: name },
-    (handle) => onClose ?? (handle.connected ? "detach" : "stop"),
+    { onClose: (handle) => onClose ?? whenFound(handle), undo: whenFound },
     (token, progress) => backend.handle.connectOrCreateSandbox(what, toMillis(connectTime), progress, token)
   )
 })
+
+const decodeRestart = decodeOptions(
+  Schema.Struct({ ...StartOptions.fields, ...StopSchema.fields }),
+  { operation: "Sandbox.restart" }
+)
 
 /**
  * Stops a sandbox, by name, when it runs, and starts it: the scope stops it again, unless told otherwise. Fails with
@@ -560,8 +577,9 @@ export const restart = Effect.fn("Sandbox.restart")(function*(
   name: string,
   options: StartOptions & StopOptions = {}
 ): Effect.fn.Return<Sandbox, MicrosandboxError, Backend | Scope.Scope> {
-  const { onClose, ...how } = options
-  yield* stop(name, how)
+  const { onClose, ...how } = yield* decodeRestart({ ...options, name })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  yield* stop(name, { grace: how.grace, thenKill: how.thenKill })
   return yield* start(name, { onClose })
 })
 
@@ -588,7 +606,7 @@ const listSubject: Subject = { operation: "Sandbox.list" }
 const decodeList = decodeOptions(ListOptions, listSubject)
 
 /**
- * All sandboxes of the backend, in the order in which they were made, page by page as they are asked for.
+ * All sandboxes of the backend, the newest first, page by page as they are asked for.
  *
  * @stability unstable
  * @category queries
@@ -659,10 +677,10 @@ const RestoreOptions = Schema.Struct({
   name: Schema.optional(Name),
   cpus: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))),
   memory: Schema.optional(Memory),
-  user: Schema.optional(Text),
+  user: Schema.optional(Text.check(Schema.isMinLength(1))),
   labels: Schema.optional(Labels),
-  maxDuration: Schema.optional(Span),
-  idleTimeout: Schema.optional(Span),
+  maxDuration: Schema.optional(Lifetime),
+  idleTimeout: Schema.optional(Lifetime),
   logLevel: Schema.optional(Schema.Literals(["error", "warn", "info", "debug", "trace"])),
   security: Schema.optional(Schema.Literals(["default", "restricted"])),
   forked: Schema.optional(Schema.Boolean),
@@ -681,8 +699,8 @@ const decodeRestore = decodeOptions(RestoreOptions, restoreSubject)
  *
  * **Details**
  *
- * A snapshot of a disk boots; a full one goes on where it was taken, with its memory and programs, and outlives this
- * process if that is killed. A restore that fails, or that is interrupted, leaves nothing, and the name is free. Reasons:
+ * A snapshot of a disk boots; a full one goes on where it was taken, with its memory and programs; when this
+ * process is killed, a watchdog ends it within seconds. A restore that fails, or that is interrupted, leaves nothing, and the name is free. Reasons:
  * `SnapshotNotFound`, `SnapshotIntegrity`, `SandboxAlreadyExists`, `InvalidConfig`, and those of a boot.
  *
  * @stability unstable
@@ -713,7 +731,7 @@ export const restore = Effect.fn("Sandbox.restore")(function*(
   return yield* acquireSandbox(
     backend,
     { ...restoreSubject, sandbox: name },
-    onClose,
+    { onClose },
     (token, progress) =>
       backend.handle.restoreSandbox(
         defined({
@@ -743,6 +761,7 @@ const byName = <A>(
   const decode = decodeOptions(NameOptions, { operation })
   return Effect.fn(operation)(function*(name: string): Effect.fn.Return<A, MicrosandboxError, Backend> {
     yield* decode({ name })
+    yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
     const { handle, native } = yield* Backend
     return yield* native.call((token) => run(handle, name, token)).pipe(mapFailure({ operation, sandbox: name }))
   })
@@ -775,6 +794,7 @@ export const stop = Effect.fn("Sandbox.stop")(function*(
   options: StopOptions = {}
 ): Effect.fn.Return<void, MicrosandboxError, Backend> {
   const how = toNativeStop(yield* decodeStopByName({ ...options, name }))
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
   const { handle, native } = yield* Backend
   yield* native.call((token) => handle.stopSandbox(name, how, token)).pipe(
     mapFailure({ ...stopSubject, sandbox: name })
@@ -813,7 +833,9 @@ const waitByName = byName("Sandbox.wait", (backend, name, token) => backend.wait
  * **Details**
  *
  * The owner is on each sandbox as labels: its process, that process's start, the boot of the machine, and the engine in it. A
- * sandbox that was detached, or is kept when its scope closes, has none. One sweep runs at a time on a home.
+ * sandbox that was detached, or is kept when its scope closes, has none. (But for what the engine starts on its own, branches
+ * and full restores: that is stopped.) An owner that cannot be judged from here counts as alive: one in another container, or of
+ * another machine that shares the home. One sweep runs at a time on a home, and it takes at most a minute.
  *
  * @stability unstable
  * @category operations
@@ -929,6 +951,41 @@ export const logStream = (
     )
   })).pipe(Stream.withSpan("Sandbox.logStream", { attributes: { "sandbox.name": name } }))
 
+const pauseSubject: Subject = { operation: "Sandbox.pause" }
+const decodePause = decodeOptions(Schema.Struct({ name: Name, ...PauseSchema.fields }), pauseSubject)
+
+/**
+ * Suspends the VM of a sandbox, by name, as `pause` of a sandbox does. Fails with `SandboxNotFound` or `SandboxNotRunning`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const pause = Effect.fn("Sandbox.pause")(function*(
+  name: string,
+  options: PauseOptions = {}
+): Effect.fn.Return<void, MicrosandboxError, Backend> {
+  const { guestFlush = "auto" } = yield* decodePause({ ...options, name })
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
+  const { handle, native } = yield* Backend
+  yield* native.call((token) => handle.pauseSandbox(name, guestFlush, token)).pipe(
+    mapFailure({ ...pauseSubject, sandbox: name })
+  )
+})
+
+/**
+ * Lets the paused VM of a sandbox run on, by name: the way back to one that was paused and let go. Fails with
+ * `SandboxNotFound` or `SandboxNotRunning`.
+ *
+ * @stability unstable
+ * @category operations
+ * @since 0.1.0
+ */
+export const resume: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
+  "Sandbox.resume",
+  (backend, name, token) => backend.resumeSandbox(name, token)
+)
+
 const modifyByName = (operation: string, apply: boolean) => {
   const decode = decodeOptions(Schema.Struct({ name: Name, ...modifyFields }), { operation })
   return Effect.fn(operation)(function*(
@@ -937,6 +994,7 @@ const modifyByName = (operation: string, apply: boolean) => {
     options: Modify.Options = {}
   ): Effect.fn.Return<Modify.Plan, MicrosandboxError, Backend> {
     const [changed, how] = toNativeModify(yield* decode({ ...options, ...changes, name }), apply)
+    yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
     const { handle, native } = yield* Backend
     const plan = yield* native.call((token) => handle.modifySandbox(name, changed, how, token)).pipe(
       mapFailure({ operation, sandbox: name })

@@ -2,44 +2,56 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use microsandbox::backend::Backend as EngineBackend;
 use microsandbox::sandbox::SandboxHandle;
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::outcome::Stop;
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session};
-use crate::sandbox::{POLL, SETTLE};
+use crate::sandbox::POLL;
+
+/// How long an undoing may take. The engine gives up what it waits for after 30 seconds (a start that says nothing, a
+/// connection to its catalogue); then there is time for one more try.
+const UNDO: Duration = Duration::from_mins(1);
 
 /// One try to make a sandbox, and what it takes to undo it.
 pub(crate) struct Attempt {
     backend: Arc<dyn EngineBackend>,
     name: String,
     pub(crate) id: String,
-    /// The sandbox's directory, when it was not there before: then it is ours to remove.
+    /// The sandbox's directory, when what is in it now cannot be another's: then it is ours to remove.
     fresh_directory: Option<PathBuf>,
-    /// The same for the case that this process is killed: gone with the attempt.
-    _intent: Option<Intent>,
+    /// The same for the case that this process is killed: gone with the attempt, unless that could not be undone.
+    intent: Mutex<Option<Intent>>,
 }
 
 impl Attempt {
-    pub(crate) fn new(backend: &Arc<dyn EngineBackend>, name: &str, session: &Session) -> Result<Self, Failure> {
+    /// `replaces`: a sandbox of the name may be there, which the engine removes first.
+    pub(crate) fn new(
+        backend: &Arc<dyn EngineBackend>,
+        name: &str,
+        session: &Session,
+        replaces: bool,
+    ) -> Result<Self, Failure> {
         // A name with a separator is refused by the engine; it must not reach a path of ours.
         let fresh_directory = backend
             .as_local()
             .filter(|_| microsandbox::sandbox::validate_sandbox_name(name).is_ok())
             .map(|local| local.sandboxes_dir().join(name))
-            .filter(|directory| !directory.exists());
+            .filter(|directory| replaces || !directory.exists());
         let id = Uuid::new_v4().to_string();
         let intent = backend
             .as_local()
             .filter(|_| fresh_directory.is_some())
             .map(|local| Intent::write(&local.config().home(), &id, name, session))
             .transpose()?;
-        Ok(Self { backend: backend.clone(), name: name.to_owned(), id, fresh_directory, _intent: intent })
+        Ok(Self { backend: backend.clone(), name: name.to_owned(), id, fresh_directory, intent: Mutex::new(intent) })
     }
 
     /// The labels that make a sandbox one of this attempt, among those that it is to have.
@@ -59,7 +71,11 @@ impl Attempt {
     pub(crate) async fn undo(&self, stop: Stop) -> Stop {
         match self.roll_back().await {
             Ok(()) => stop,
-            Err(detail) => Failure::rollback_incomplete(&self.name, &detail, &stop).into(),
+            Err(detail) => {
+                // What it left is for the sweep that comes when this engine has gone.
+                std::mem::forget(self.intent.lock().take());
+                Failure::rollback_incomplete(&self.name, &detail, &stop).into()
+            }
         }
     }
 
@@ -68,20 +84,24 @@ impl Attempt {
     /// After a failed or dropped create the engine leaves a stopped row (so that a restore can be
     /// tried again), or, in a short window, a directory without a row; both keep the name taken.
     async fn roll_back(&self) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + SETTLE;
+        let deadline = tokio::time::Instant::now() + UNDO;
+        let mut last = None;
         loop {
-            let tried = tokio::time::timeout_at(deadline, self.try_roll_back()).await;
-            let late = tokio::time::Instant::now() >= deadline;
-            match tried {
+            match tokio::time::timeout_at(deadline, self.try_roll_back()).await {
                 Ok(Ok(Trace::Gone)) => return Ok(()),
-                // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
-                // create, and it could not have come so far with anything of this attempt in its way.
-                Ok(Ok(Trace::NameHeld { ours: false })) if late => return Ok(()),
-                Ok(Ok(Trace::NameHeld { ours: true })) if late => return Err("its clean-up has not ended".into()),
-                Ok(Err(error)) if late => return Err(error.to_string()),
-                Err(_) => return Err("another operation holds the name".into()),
-                _ => tokio::time::sleep(POLL).await,
+                Ok(tried) => last = Some(tried),
+                Err(_) => {
+                    return match last {
+                        // The engine's clean-up is bounded, and shorter than this: who still holds the name is another
+                        // create, and it could not have come so far with anything of this attempt in its way.
+                        Some(Ok(Trace::NameHeld { ours: false })) => Ok(()),
+                        Some(Ok(_)) => Err("its clean-up has not ended".into()),
+                        Some(Err(error)) => Err(error.to_string()),
+                        None => Err("the catalogue did not answer".into()),
+                    };
+                }
             }
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -90,7 +110,8 @@ impl Attempt {
             Ok(handle) if self.made(&handle) => true,
             // Another has the name, or the engine refuses it: nothing can have been made.
             Ok(_) | Err(MicrosandboxError::InvalidConfig(_)) => return Ok(Trace::Gone),
-            Err(_) => false,
+            Err(MicrosandboxError::SandboxNotFound(_)) => false,
+            Err(error) => return Err(error),
         };
         // The engine's clean-up holds the name's transition lock to its end: look again when it is free.
         let Some(lock) = self.hold_name()? else { return Ok(Trace::NameHeld { ours }) };
@@ -99,11 +120,16 @@ impl Attempt {
                 // `remove` takes the lock itself, and removes this sandbox and no other.
                 drop(lock);
                 match handle.remove().await {
-                    // It was finished before its siblings of a batch, which ended without it.
-                    Err(MicrosandboxError::SandboxStillRunning(_)) => {
-                        handle.kill().await?;
-                        handle.remove().await?;
-                    }
+                    // It was finished before its siblings of a batch, which ended without it; or somebody else has started
+                    // what was left of it, and then it is no longer of this attempt.
+                    Err(MicrosandboxError::SandboxStillRunning(_)) => match self.lookup().await {
+                        Ok(now) if self.made(&now) => {
+                            now.kill().await?;
+                            now.remove().await?;
+                        }
+                        Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
+                        Err(error) => return Err(error),
+                    },
                     removed => removed?,
                 }
             }

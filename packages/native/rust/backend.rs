@@ -19,7 +19,7 @@ use crate::owner::visible;
 use crate::progress::Progress;
 use crate::sandbox::{
     Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, kill, milliseconds_of, start, stop,
-    wait,
+    wait, within,
 };
 use crate::slot::{InEngine, Slot};
 
@@ -174,12 +174,12 @@ impl Backend {
         let watch = progress.watch();
         let call = self.slot.run(token, |value, cancel| {
             let watch = watch.clone();
-            async move { connect_or_create(value, &options, timeout_ms, &watch, cancel).await }
+            async move { Box::pin(connect_or_create(value, &options, timeout_ms, &watch, cancel)).await }
         });
         Ok(Box::pin(watch.clone().during(call)).await)
     }
 
-    /// One page of the sandboxes, in the order in which they were made.
+    /// One page of the sandboxes, the newest first.
     #[napi(ts_return_type = "Promise<Outcome<SandboxPage>>")]
     pub async fn list_sandboxes(
         &self,
@@ -248,7 +248,7 @@ impl Backend {
             .slot
             .run(token, |value, cancel| async move {
                 let handle = cancel.guard(value.lookup(&name)).await?;
-                cancel.guard(handle.request_drain()).await
+                cancel.guard(within(&name, handle.request_drain())).await
             })
             .await)
     }
@@ -260,7 +260,13 @@ impl Backend {
             .slot
             .run(token, |value, cancel| async move {
                 let handle = cancel.guard(value.lookup(&name)).await?;
-                wait(&handle, &cancel).await
+                match wait(&handle, &cancel).await {
+                    // Whoever ended it has removed it too.
+                    Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {
+                        Ok(StopResult::removed(&name))
+                    }
+                    waited => waited,
+                }
             })
             .await)
     }
@@ -272,7 +278,7 @@ impl Backend {
             .slot
             .run(token, |value, cancel| async move {
                 let backend = value.backend.clone();
-                cancel.guard(value.backend.sandboxes().remove(backend, &name)).await
+                cancel.guard(within(&name, value.backend.sandboxes().remove(backend, &name))).await
             })
             .await)
     }

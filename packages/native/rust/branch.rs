@@ -15,7 +15,7 @@ use crate::engine::EngineState;
 use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::outcome::{Outcome, Stop};
-use crate::owner::Labels;
+use crate::owner::{Labels, labels_of_detached};
 use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
 use crate::sandbox::{Ending, Sandbox, SandboxValue};
@@ -79,7 +79,7 @@ async fn branch(
     let source = &value.sandbox;
     capturable(source)?;
     let flush = flush_policy(&options.guest_flush)?;
-    let attempt = Attempt::new(source.backend(), &name, &value.engine().session)?;
+    let attempt = Attempt::new(source.backend(), &name, &value.engine().session, false)?;
     let backend = marking(source, [(&name, &attempt)], &labels_of(&value, &options));
     let cut = async {
         let branch = current(source, &backend).await?.branch(name).guest_flush(flush);
@@ -107,7 +107,7 @@ async fn branch_many(
     let session = &value.engine().session;
     let attempts: HashMap<_, _> = names
         .iter()
-        .map(|name| Ok((name.clone(), Attempt::new(source.backend(), name, session)?)))
+        .map(|name| Ok((name.clone(), Attempt::new(source.backend(), name, session, false)?)))
         .collect::<Result<_, Failure>>()?;
     let backend = marking(source, &attempts, &labels_of(&value, &options));
     let cut = async {
@@ -185,7 +185,7 @@ async fn settle_child(
 /// A child has its source's labels, those that it is given, and an owner if it is to be destroyed.
 fn labels_of(value: &SandboxValue, options: &BranchOptions) -> Labels {
     let mut labels = options.labels.clone();
-    labels.extend(value.engine().owner(options.on_close));
+    labels.extend(labels_of_detached(&value.engine().session, options.on_close));
     labels
 }
 

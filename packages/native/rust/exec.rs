@@ -279,8 +279,9 @@ impl Source {
     /// drops.
     async fn lost(&self) -> End {
         let Some(sandbox) = &self.starting else { return End::Lost };
-        match Box::pin(sandbox.pause_state()).await {
-            Ok(state) if state.paused => End::Paused(sandbox.name().to_owned()),
+        // It waits for the VM's other work.
+        match tokio::time::timeout(KILL_CONFIRM, Box::pin(sandbox.pause_state())).await {
+            Ok(Ok(state)) if state.paused => End::Paused(sandbox.name().to_owned()),
             _ => End::Lost,
         }
     }

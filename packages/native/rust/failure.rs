@@ -404,9 +404,7 @@ impl Failure {
 
     pub(crate) fn sandbox_busy(name: &str, limit: Duration) -> Self {
         Self::SandboxBusy {
-            message: format!(
-                "sandbox {name:?} could not be removed within {limit:?}: another operation holds its name"
-            ),
+            message: format!("sandbox {name:?} is busy: another operation has held its name for {limit:?}"),
             sandbox: name.into(),
         }
     }

@@ -23,6 +23,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::{Failure, snake_case};
 use crate::outcome::{Outcome, Stop};
+use crate::pause::current_for_control;
 use crate::sandbox::Sandbox;
 use crate::slot::{InEngine, Slot};
 
@@ -542,6 +543,7 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let sandbox = &value.sandbox;
+                cancel.guard(current_for_control(sandbox)).await?;
                 cancel.guard(Box::pin(collect(sandbox.backend(), sandbox.name(), options))).await
             })
             .await)
@@ -554,6 +556,7 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let (sandbox, live) = (&value.sandbox, value.live.engine().count(Kind::Logs));
+                cancel.guard(current_for_control(sandbox)).await?;
                 let id = Some(sandbox.id().as_str().to_owned());
                 Box::pin(open(sandbox.backend(), sandbox.name().to_owned(), id, options, live, &cancel)).await
             })

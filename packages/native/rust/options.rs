@@ -618,7 +618,7 @@ fn parse<T: std::str::FromStr>(text: &str, what: &str) -> MicrosandboxResult<T> 
     text.parse().map_err(|_| invalid(format!("{what} {text:?}")))
 }
 
-enum VolumeMode {
+pub(crate) enum VolumeMode {
     Existing,
     Create,
     EnsureExists,

@@ -1,8 +1,8 @@
 //! Who a sandbox belongs to, and the removal of what dead owners left.
 //!
-//! A sandbox that is to be destroyed with its scope carries its owner as labels: the process, told from another of the
-//! same number by its start and by the boot that it belongs to, and the engine in it. An owner that cannot be judged
-//! from here, because its process numbers are those of another container, counts as alive.
+//! A sandbox that is to end with its scope carries its owner as labels: the process, told from another of the same number
+//! by its start and by the boot that it belongs to, and the engine in it. An owner that cannot be judged from here counts
+//! as alive: one whose process numbers are those of another container, or of which nothing can be read.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use futures_util::future::join_all;
 use microsandbox::backend::Backend as EngineBackend;
 use microsandbox::sandbox::{SandboxHandle, SandboxListBuilder};
-use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox::{LocalBackend, MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{POLL, SETTLE};
+use crate::sandbox::{Ending, POLL, SETTLE};
 
 /// Labels of this SDK: not the user's to set, and not shown to the user.
 pub(crate) const RESERVED: &str = "effect-microsandbox.";
@@ -30,8 +30,11 @@ pub(crate) const RESERVED: &str = "effect-microsandbox.";
 /// sandbox of the same name.
 pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
 
-/// What is to become of a sandbox without its owner. Only what is to be destroyed has an owner at all.
-const ON_CLOSE: (&str, &str) = ("effect-microsandbox.on-close", "destroy");
+/// What is to become of a sandbox without its owner: one of the next two.
+const ON_CLOSE: &str = "effect-microsandbox.on-close";
+const DESTROY: &str = "destroy";
+/// Only for what the engine starts on its own. Any other VM ends with its process, and then it has stopped.
+const STOP: &str = "stop";
 
 const PID: &str = "effect-microsandbox.owner.pid";
 const STARTED: &str = "effect-microsandbox.owner.started";
@@ -42,31 +45,33 @@ const SESSION: &str = "effect-microsandbox.owner.session";
 /// The largest page that the engine gives.
 const PAGE: u32 = 100;
 
-/// The engines of this process that are open.
-static SESSIONS: Mutex<Option<HashSet<Uuid>>> = Mutex::new(None);
+/// The engines of this process that were closed. Those of another copy of this addon are not known here, and count as
+/// open for as long as the process lives.
+static CLOSED: Mutex<Option<HashSet<Uuid>>> = Mutex::new(None);
 
 /// One engine's life, as an owner of sandboxes.
 pub(crate) struct Session(Uuid);
 
 impl Session {
     pub(crate) fn open() -> Self {
-        let session = Uuid::new_v4();
-        SESSIONS.lock().get_or_insert_default().insert(session);
-        Self(session)
+        Self(Uuid::new_v4())
     }
 
     /// From here on, what is left of it has no owner. Idempotent.
     pub(crate) fn close(&self) {
-        if let Some(sessions) = SESSIONS.lock().as_mut() {
-            sessions.remove(&self.0);
-        }
+        CLOSED.lock().get_or_insert_default().insert(self.0);
     }
 
-    /// The labels of a sandbox that ends with this session.
+    /// Whether these are the labels of what this session owns.
+    pub(crate) fn owns(&self, labels: &Labels) -> bool {
+        labels.get(SESSION) == Some(&self.0.to_string())
+    }
+
+    /// The labels of a sandbox that is destroyed with this session.
     pub(crate) fn labels(&self) -> Labels {
         let process = Process::current();
         [
-            (ON_CLOSE.0, ON_CLOSE.1.to_owned()),
+            (ON_CLOSE, DESTROY.to_owned()),
             (PID, process.pid.to_string()),
             (STARTED, process.started.clone()),
             (BOOT, process.boot.clone()),
@@ -79,6 +84,17 @@ impl Session {
 }
 
 pub(crate) type Labels = BTreeMap<String, String>;
+
+/// The labels of what the engine starts on its own, so that it does not end with this process.
+pub(crate) fn labels_of_detached(session: &Session, on_close: Ending) -> Labels {
+    let mut labels = session.labels();
+    match on_close {
+        Ending::Destroy => {}
+        Ending::Stop => drop(labels.insert(ON_CLOSE.to_owned(), STOP.to_owned())),
+        Ending::Detach => labels.clear(),
+    }
+    labels
+}
 
 /// A user's labels, without ours.
 pub(crate) fn visible(mut labels: Labels) -> Labels {
@@ -101,7 +117,10 @@ impl Process {
             let pid = std::process::id();
             Self {
                 pid,
-                started: host::started(pid).unwrap_or_default(),
+                started: match host::look(pid) {
+                    host::Seen::Started(started) => started,
+                    host::Seen::Gone | host::Seen::Unknown => String::new(),
+                },
                 boot: host::boot(),
                 namespace: host::pid_namespace(),
             }
@@ -110,9 +129,17 @@ impl Process {
 
     fn is_dead(&self) -> bool {
         let here = Self::current();
+        let unknown = |process: &Self| process.started.is_empty() || process.boot.is_empty();
+        if unknown(self) || unknown(here) || self.namespace != here.namespace {
+            return false;
+        }
         // Whatever ran before the last boot does not run now.
         self.boot != here.boot
-            || (self.namespace == here.namespace && host::started(self.pid).as_ref() != Some(&self.started))
+            || match host::look(self.pid) {
+                host::Seen::Started(started) => started != self.started,
+                host::Seen::Gone => true,
+                host::Seen::Unknown => false,
+            }
     }
 }
 
@@ -131,16 +158,17 @@ fn is_orphaned(labels: &Labels) -> bool {
     };
     let closed = || {
         let session = Uuid::parse_str(&session);
-        !session.is_ok_and(|session| SESSIONS.lock().as_ref().is_some_and(|open| open.contains(&session)))
+        session.is_ok_and(|session| CLOSED.lock().as_ref().is_some_and(|closed| closed.contains(&session)))
     };
     owner.is_dead() || (ours() && closed())
 }
 
-/// Give a sandbox this owner, or none. Its stored configuration says so from now on, whatever runs.
+/// Give a sandbox this owner, or none, and take the mark of the attempt that made it, which has ended. Its stored
+/// configuration says so from now on, whatever runs. The engine finds the sandbox by its name: whoever calls this knows
+/// that the name is not another's meanwhile.
 pub(crate) async fn own(handle: &SandboxHandle, owner: &Labels) -> MicrosandboxResult<()> {
     let labels = handle.config()?.spec.labels;
-    let is_owner = |key: &str| key.starts_with("effect-microsandbox.owner.") || key == ON_CLOSE.0;
-    let stale = labels.keys().filter(|key| is_owner(key) && !owner.contains_key(*key));
+    let stale = labels.keys().filter(|key| key.starts_with(RESERVED) && !owner.contains_key(*key));
     let changed = owner.iter().filter(|(key, value)| labels.get(*key) != Some(value));
     let mut change = None;
     for key in stale {
@@ -198,6 +226,8 @@ impl Drop for Intent {
 pub struct SweepReport {
     /// Sandboxes whose owner had gone: ended and removed.
     pub removed: Vec<String>,
+    /// Those that were to be kept: ended.
+    pub stopped: Vec<String>,
     /// Those that could not be removed within the time.
     pub failed: Vec<SweepFailure>,
 }
@@ -220,7 +250,7 @@ impl Backend {
 
 async fn sweep(value: Arc<BackendValue>, cancel: Cancel) -> Result<SweepReport, Stop> {
     let backend = &value.backend;
-    let mut report = SweepReport { removed: Vec::new(), failed: Vec::new() };
+    let mut report = SweepReport { removed: Vec::new(), stopped: Vec::new(), failed: Vec::new() };
     let Some(local) = backend.as_local() else { return Ok(report) };
     let home = local.config().home();
     let orphans = async || Ok::<_, Stop>((cancel.guard(orphaned(backend)).await?, intents(&home)));
@@ -232,24 +262,27 @@ async fn sweep(value: Arc<BackendValue>, cancel: Cancel) -> Result<SweepReport, 
     let _lock = cancel.guard(lock(&home)).await?;
     let (sandboxes, begun) = orphans().await?;
     let removals = sandboxes.into_iter().map(async |handle| {
-        let removed = remove(&handle).await;
-        (handle.name().to_owned(), removed)
+        let swept = end(backend, &handle).await;
+        (handle.name().to_owned(), swept)
     });
     // Each removal is bounded; a cancel leaves the rest to the next sweep.
-    for (sandbox, removed) in cancel.guard(async { Ok::<_, Failure>(join_all(removals).await) }).await? {
-        match removed {
-            Ok(()) => report.removed.push(sandbox),
+    for (sandbox, swept) in cancel.guard(async { Ok::<_, Failure>(join_all(removals).await) }).await? {
+        match swept {
+            Ok(Swept::Removed) => report.removed.push(sandbox),
+            Ok(Swept::Stopped) => report.stopped.push(sandbox),
+            Ok(Swept::Spared) => {}
             Err(message) => report.failed.push(SweepFailure { sandbox, message }),
         }
     }
     for (path, name) in begun {
-        let cleared = cancel.guard(clear(backend, &local.sandboxes_dir(), &local.config().run_dir(), &name)).await;
-        match cleared {
-            Ok(true) => report.removed.push(name),
-            Ok(false) => {}
-            Err(Stop::Cancelled) => return Err(Stop::Cancelled),
-            Err(Stop::Failed(failure)) => {
-                report.failed.push(SweepFailure { sandbox: name, message: format!("{failure:?}") });
+        let creation = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match cancel.guard(async { Ok::<_, Failure>(clear(backend, local, &name, &creation).await) }).await? {
+            Ok(Cleared::Removed) => report.removed.push(name),
+            Ok(Cleared::Nothing) => {}
+            // Who holds the name is making a sandbox of it now: the next sweep looks again.
+            Ok(Cleared::Held) => continue,
+            Err(message) => {
+                report.failed.push(SweepFailure { sandbox: name, message });
                 continue;
             }
         }
@@ -261,20 +294,27 @@ async fn sweep(value: Arc<BackendValue>, cancel: Cancel) -> Result<SweepReport, 
 /// The sandboxes whose owner has gone.
 async fn orphaned(backend: &Arc<dyn EngineBackend>) -> MicrosandboxResult<Vec<SandboxHandle>> {
     let mut found = Vec::new();
-    let mut cursor = None;
-    loop {
-        let mut query = SandboxListBuilder::default().limit(PAGE).label(ON_CLOSE.0, ON_CLOSE.1);
-        if let Some(cursor) = cursor {
-            query = query.cursor(cursor);
-        }
-        let page = backend.sandboxes().list(backend.clone(), query).await?;
-        let orphan = |handle: &SandboxHandle| handle.config().is_ok_and(|config| is_orphaned(&config.spec.labels));
-        found.extend(page.sandboxes.into_iter().filter(orphan));
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(found);
+    for ending in [DESTROY, STOP] {
+        let mut cursor = None;
+        loop {
+            let mut query = SandboxListBuilder::default().limit(PAGE).label(ON_CLOSE, ending);
+            if let Some(cursor) = cursor {
+                query = query.cursor(cursor);
+            }
+            let page = backend.sandboxes().list(backend.clone(), query).await?;
+            let orphan = |handle: &SandboxHandle| labels_of(handle).is_some_and(|labels| is_orphaned(&labels));
+            found.extend(page.sandboxes.into_iter().filter(orphan));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
         }
     }
+    Ok(found)
+}
+
+fn labels_of(handle: &SandboxHandle) -> Option<Labels> {
+    handle.config().ok().map(|config| config.spec.labels)
 }
 
 /// The creates that were begun and not ended, by owners that have gone.
@@ -307,43 +347,100 @@ async fn lock(home: &Path) -> std::io::Result<std::fs::File> {
     }
 }
 
-/// Kill and remove one sandbox, this one and no other of its name.
-async fn remove(handle: &SandboxHandle) -> Result<(), String> {
+enum Swept {
+    Removed,
+    Stopped,
+    /// It has gone, or has an owner again.
+    Spared,
+}
+
+/// End one sandbox as its dead owner would have, this one and no other of its name, for as long as nobody has taken it.
+async fn end(backend: &Arc<dyn EngineBackend>, orphan: &SandboxHandle) -> Result<Swept, String> {
     let deadline = tokio::time::Instant::now() + SETTLE;
+    let mut why = "the catalogue did not answer".to_owned();
     loop {
-        let removed = async {
-            handle.request_kill().await?;
-            handle.remove().await
-        };
-        let error = match tokio::time::timeout_at(deadline, removed).await {
-            Ok(Ok(()) | Err(MicrosandboxError::SandboxNotFound(_) | MicrosandboxError::SandboxReplaced { .. })) => {
-                return Ok(());
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "another operation holds the name".to_owned(),
-        };
-        if tokio::time::Instant::now() >= deadline {
-            return Err(error);
+        match tokio::time::timeout_at(deadline, try_end(backend, orphan)).await {
+            Ok(Ok(swept)) => return Ok(swept),
+            Ok(Err(error)) => why = error.to_string(),
+            Err(_) => return Err(why),
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// Remove the directory of a create that got no row. True when there was one.
-async fn clear(backend: &Arc<dyn EngineBackend>, sandboxes: &Path, run: &Path, name: &str) -> MicrosandboxResult<bool> {
-    microsandbox::sandbox::validate_sandbox_name(name)?;
-    let directory = sandboxes.join(name);
-    if !directory.exists() {
-        return Ok(false);
+async fn try_end(backend: &Arc<dyn EngineBackend>, orphan: &SandboxHandle) -> MicrosandboxResult<Swept> {
+    let now = match backend.sandboxes().get(backend.clone(), orphan.name()).await {
+        Ok(now) if now.id() == orphan.id() => now,
+        Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(Swept::Spared),
+        Err(error) => return Err(error),
+    };
+    let Some(labels) = labels_of(&now).filter(is_orphaned) else { return Ok(Swept::Spared) };
+    now.request_kill().await?;
+    if labels.get(ON_CLOSE).is_some_and(|ending| ending == STOP) {
+        // It says so when it still runs.
+        now.wait_until_stopped().await?;
+        own(&now, &Labels::new()).await?;
+        return Ok(Swept::Stopped);
     }
-    // Who holds the name is making a sandbox of it now: then the directory is not an orphan.
-    let Some(_lock) = try_acquire_transition_guard(run, name)? else { return Ok(false) };
+    match now.remove().await {
+        Ok(()) => Ok(Swept::Removed),
+        Err(MicrosandboxError::SandboxNotFound(_) | MicrosandboxError::SandboxReplaced { .. }) => Ok(Swept::Spared),
+        Err(error) => Err(error),
+    }
+}
+
+enum Cleared {
+    Removed,
+    Nothing,
+    Held,
+}
+
+/// Remove what a create left that never ended: its row, when it got one, or else the directory of its name.
+async fn clear(
+    backend: &Arc<dyn EngineBackend>,
+    local: &LocalBackend,
+    name: &str,
+    creation: &str,
+) -> Result<Cleared, String> {
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    let mut why = "the catalogue did not answer".to_owned();
+    loop {
+        match tokio::time::timeout_at(deadline, try_clear(backend, local, name, creation)).await {
+            Ok(Ok(cleared)) => return Ok(cleared),
+            Ok(Err(error)) => why = error.to_string(),
+            Err(_) => return Err(why),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn try_clear(
+    backend: &Arc<dyn EngineBackend>,
+    local: &LocalBackend,
+    name: &str,
+    creation: &str,
+) -> MicrosandboxResult<Cleared> {
+    microsandbox::sandbox::validate_sandbox_name(name)?;
+    let Some(lock) = try_acquire_transition_guard(&local.config().run_dir(), name)? else { return Ok(Cleared::Held) };
     match backend.sandboxes().get(backend.clone(), name).await {
         Err(MicrosandboxError::SandboxNotFound(_)) => {
+            let directory = local.sandboxes_dir().join(name);
+            if !directory.exists() {
+                return Ok(Cleared::Nothing);
+            }
             std::fs::remove_dir_all(directory)?;
-            Ok(true)
+            Ok(Cleared::Removed)
         }
-        Ok(_) => Ok(false),
+        Ok(row)
+            if labels_of(&row).is_some_and(|labels| labels.get(CREATION_LABEL).is_some_and(|id| id == creation)) =>
+        {
+            // The engine takes the lock itself.
+            drop(lock);
+            row.request_kill().await?;
+            row.remove().await?;
+            Ok(Cleared::Removed)
+        }
+        Ok(_) => Ok(Cleared::Nothing),
         Err(error) => Err(error),
     }
 }
@@ -351,21 +448,34 @@ async fn clear(backend: &Arc<dyn EngineBackend>, sandboxes: &Path, run: &Path, n
 /// What the operating system says of processes.
 #[cfg(target_os = "linux")]
 mod host {
-    /// Its start, in clock ticks since boot; `None` when there is no such process.
-    pub(super) fn started(pid: u32) -> Option<String> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        start_of(&stat)
+    use std::io::ErrorKind;
+
+    pub(super) enum Seen {
+        /// When, in clock ticks since boot.
+        Started(String),
+        Gone,
+        Unknown,
+    }
+
+    pub(super) fn look(pid: u32) -> Seen {
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => read(&stat),
+            // It ended while it was read: ESRCH.
+            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(3) => Seen::Gone,
+            Err(_) => Seen::Unknown,
+        }
     }
 
     /// The 22nd field; the second is a name in brackets that may hold anything.
-    pub(super) fn start_of(stat: &str) -> Option<String> {
-        let (_, fields) = stat.rsplit_once(')')?;
+    pub(super) fn read(stat: &str) -> Seen {
+        let Some((_, fields)) = stat.rsplit_once(')') else { return Seen::Unknown };
         let mut fields = fields.split_whitespace();
-        // A zombie has ended; it waits for its parent.
-        if matches!(fields.next()?, "Z" | "X") {
-            return None;
+        match fields.next() {
+            // A zombie has ended; it waits for its parent.
+            Some("Z" | "X") => Seen::Gone,
+            Some(_) => fields.nth(18).map_or(Seen::Unknown, |started| Seen::Started(started.to_owned())),
+            None => Seen::Unknown,
         }
-        fields.nth(18).map(str::to_owned)
     }
 
     pub(super) fn boot() -> String {
@@ -381,18 +491,28 @@ mod host {
 mod host {
     use std::process::Command;
 
-    fn output(command: &mut Command) -> Option<String> {
-        let output = command.output().ok().filter(|output| output.status.success())?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (!text.is_empty()).then_some(text)
+    pub(super) enum Seen {
+        Started(String),
+        Gone,
+        Unknown,
     }
 
-    pub(super) fn started(pid: u32) -> Option<String> {
-        output(Command::new("ps").args(["-o", "lstart=", "-p", &pid.to_string()]))
+    fn output(command: &mut Command) -> Option<(bool, String)> {
+        // The same words for everybody who asks.
+        let output = command.env("TZ", "UTC").env("LC_ALL", "C").output().ok()?;
+        Some((output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+    }
+
+    pub(super) fn look(pid: u32) -> Seen {
+        match output(Command::new("ps").args(["-o", "lstart=", "-p", &pid.to_string()])) {
+            Some((true, started)) if !started.is_empty() => Seen::Started(started),
+            Some((false, text)) if text.is_empty() => Seen::Gone,
+            _ => Seen::Unknown,
+        }
     }
 
     pub(super) fn boot() -> String {
-        output(Command::new("sysctl").args(["-n", "kern.bootsessionuuid"])).unwrap_or_default()
+        output(Command::new("sysctl").args(["-n", "kern.bootsessionuuid"])).map(|(_, uuid)| uuid).unwrap_or_default()
     }
 
     /// There are no namespaces of processes.
@@ -419,10 +539,12 @@ mod tests {
         assert!(!is_orphaned(&Labels::new()), "it has no owner");
         assert!(!is_orphaned(&changed(&labels, PID, "many")), "its owner cannot be read");
         assert!(is_orphaned(&changed(&labels, STARTED, "1")), "another process has the number now");
+        assert!(!is_orphaned(&changed(&labels, STARTED, "")), "its start is not known");
         assert!(is_orphaned(&changed(&labels, BOOT, "before")), "the machine was started again");
         let foreign = changed(&changed(&labels, PIDS, "pid:[1]"), STARTED, "1");
         assert!(!is_orphaned(&foreign), "the number is one of another container");
-        assert!(is_orphaned(&changed(&labels, SESSION, &Uuid::new_v4().to_string())), "another engine of this process");
+        let other = changed(&labels, SESSION, &Uuid::new_v4().to_string());
+        assert!(!is_orphaned(&other), "an engine of another copy of the addon in this process");
         session.close();
         assert!(is_orphaned(&labels), "its engine is closed");
     }
@@ -453,9 +575,16 @@ mod tests {
     #[test]
     fn the_start_of_a_process_is_read_whatever_its_name() {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        assert_eq!(host::start_of(&format!("9 (a) b) ({rest}) {rest}")), Some("4711".into()));
-        assert_eq!(host::start_of("9 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"), None);
-        assert_eq!(host::start_of("nonsense"), None);
-        assert!(host::started(std::process::id()).is_some());
+        let started = |stat: &str| match host::read(stat) {
+            host::Seen::Started(started) => started,
+            host::Seen::Gone => "gone".into(),
+            host::Seen::Unknown => "unknown".into(),
+        };
+        assert_eq!(started(&format!("9 (a) b) ({rest}) {rest}")), "4711");
+        assert_eq!(started(&format!("9 (a) {}", rest.replace('S', "Z"))), "gone");
+        assert_eq!(started("nonsense"), "unknown");
+        assert_eq!(started("9 (a) S 1"), "unknown");
+        assert!(matches!(host::look(std::process::id()), host::Seen::Started(_)));
+        assert!(matches!(host::look(u32::MAX), host::Seen::Gone));
     }
 }

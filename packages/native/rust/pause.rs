@@ -11,7 +11,8 @@ use napi_derive::napi;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use crate::cancel::CancelToken;
+use crate::backend::Backend;
+use crate::cancel::{Cancel, CancelToken};
 use crate::outcome::{Outcome, Stop};
 use crate::sandbox::{SETTLE, Sandbox};
 
@@ -27,16 +28,8 @@ impl Sandbox {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let sandbox = &value.sandbox;
-                let flush = flush_policy(&guest_flush)?;
-                let before = cancel.guard(sandbox.pause_state()).await?;
-                let paused = cancel.guard(sandbox.pause_with_guest_flush(flush)).await;
-                if matches!(paused, Err(Stop::Cancelled)) && !before.paused {
-                    settled(sandbox.backend(), sandbox.name()).await;
-                    // No more can be done where this fails: the VM is gone, or it wants recovery.
-                    let _ = tokio::time::timeout(SETTLE, sandbox.resume()).await;
-                }
-                paused
+                let handle = cancel.guard(current_for_control(&value.sandbox)).await?;
+                pause(value.sandbox.backend(), &handle, &guest_flush, &cancel).await
             })
             .await)
     }
@@ -47,15 +40,68 @@ impl Sandbox {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let sandbox = &value.sandbox;
-                let resumed = cancel.guard(sandbox.resume()).await;
-                if matches!(resumed, Err(Stop::Cancelled)) {
-                    settled(sandbox.backend(), sandbox.name()).await;
-                }
-                resumed
+                let handle = cancel.guard(current_for_control(&value.sandbox)).await?;
+                resume(value.sandbox.backend(), &handle, &cancel).await
             })
             .await)
     }
+}
+
+#[napi]
+impl Backend {
+    /// Suspend the VM of a sandbox, by name, as `pause` of a sandbox does.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn pause_sandbox(
+        &self,
+        name: String,
+        #[napi(ts_arg_type = "'auto' | 'required' | 'skip'")] guest_flush: String,
+        token: &CancelToken,
+    ) -> napi::Result<Outcome<()>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                pause(&value.backend, &handle, &guest_flush, &cancel).await
+            })
+            .await)
+    }
+
+    /// Let the paused VM of a sandbox run on, by name.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn resume_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                resume(&value.backend, &handle, &cancel).await
+            })
+            .await)
+    }
+}
+
+async fn pause(
+    backend: &Arc<dyn EngineBackend>,
+    handle: &SandboxHandle,
+    guest_flush: &str,
+    cancel: &Cancel,
+) -> Result<(), Stop> {
+    let flush = flush_policy(guest_flush)?;
+    let before = cancel.guard(handle.pause_state()).await?;
+    let paused = cancel.guard(handle.pause_with_guest_flush(flush)).await;
+    if matches!(paused, Err(Stop::Cancelled)) && !before.paused {
+        settled(backend, handle.name()).await;
+        // No more can be done where this fails: the VM is gone, or it wants recovery.
+        let _ = tokio::time::timeout(SETTLE, handle.resume()).await;
+    }
+    paused
+}
+
+async fn resume(backend: &Arc<dyn EngineBackend>, handle: &SandboxHandle, cancel: &Cancel) -> Result<(), Stop> {
+    let resumed = cancel.guard(handle.resume()).await;
+    if matches!(resumed, Err(Stop::Cancelled)) {
+        settled(backend, handle.name()).await;
+    }
+    resumed
 }
 
 pub(crate) fn flush_policy(name: &str) -> MicrosandboxResult<GuestFlush> {
@@ -90,8 +136,8 @@ pub(crate) async fn current(
 
 /// The same without a look whether it is paused, which takes a round trip to its VM.
 pub(crate) async fn current_for_control(sandbox: &EngineSandbox) -> MicrosandboxResult<SandboxHandle> {
-    let found = with_backend(sandbox.backend().clone(), EngineSandbox::get_for_control(sandbox.name())).await?;
-    same(sandbox, found)
+    let found = EngineSandbox::get_for_control(sandbox.name());
+    same(sandbox, Box::pin(with_backend(sandbox.backend().clone(), found)).await?)
 }
 
 fn same(sandbox: &EngineSandbox, found: SandboxHandle) -> MicrosandboxResult<SandboxHandle> {

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
+use crate::owner::labels_of_detached;
 use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
 use crate::sandbox::{Ending, SETTLE, Sandbox, check_runtime};
@@ -126,9 +127,9 @@ async fn snapshot(sandbox: &EngineSandbox, options: SnapshotOptions) -> Microsan
 
 async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
     check_runtime(&value.backend)?;
-    let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session)?;
+    let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session, false)?;
     let mut labels = options.labels.clone();
-    labels.extend(value.engine().owner(options.on_close));
+    labels.extend(labels_of_detached(&value.engine().session, options.on_close));
     let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
     let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
     cancel.guard(async { Ok::<_, Failure>(()) }).await?;

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
 use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxConfig, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 
 use crate::attempt::Attempt;
@@ -19,7 +21,7 @@ use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::options::{RegistryOptions, SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
-use crate::pause::current;
+use crate::pause::{current, current_for_control};
 use crate::progress::{Progress, Watch};
 use crate::pull::{Pull, PullRequest, named};
 use crate::slot::{InEngine, Slot};
@@ -73,6 +75,8 @@ pub enum Ending {
 pub(crate) struct SandboxValue {
     pub(crate) sandbox: EngineSandbox,
     pub(crate) live: Live,
+    /// Lives on when this process ends.
+    detached: AtomicBool,
 }
 
 impl InEngine for SandboxValue {
@@ -89,6 +93,8 @@ pub struct Sandbox {
     id: String,
     shell: String,
     connected: bool,
+    /// One restart at a time.
+    restarting: tokio::sync::Mutex<()>,
 }
 
 impl Sandbox {
@@ -99,7 +105,8 @@ impl Sandbox {
             id: sandbox.id().as_str().to_owned(),
             shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
             connected: false,
-            slot: Slot::new("sandbox", SandboxValue { sandbox, live: engine.count(Kind::Sandbox) }),
+            restarting: tokio::sync::Mutex::new(()),
+            slot: Slot::new("sandbox", SandboxValue::new(sandbox, engine, false)),
         }
     }
 }
@@ -177,7 +184,13 @@ impl Sandbox {
     /// Ask the VM to end when its work is done, and do not wait.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn drain(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self.slot.run(token, |value, cancel| async move { cancel.guard(value.sandbox.request_drain()).await }).await)
+        Ok(self
+            .slot
+            .run(token, |value, cancel| async move {
+                let name = value.sandbox.name();
+                cancel.guard(within(name, value.sandbox.request_drain())).await
+            })
+            .await)
     }
 
     /// Wait until the VM has ended, whoever ends it.
@@ -186,8 +199,17 @@ impl Sandbox {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.handle()).await?;
-                let mut result = wait(&handle, &cancel).await?;
+                let waited = match cancel.guard(value.handle()).await {
+                    Ok(handle) => wait(&handle, &cancel).await,
+                    Err(stop) => Err(stop),
+                };
+                let mut result = match waited {
+                    // Whoever ended it has removed it too.
+                    Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {
+                        StopResult::removed(value.sandbox.name())
+                    }
+                    waited => waited?,
+                };
                 if value.sandbox.owns_lifecycle() {
                     // It has ended: what is left is to collect its exit status.
                     let exit = tokio::time::timeout(COLLECT, value.sandbox.wait());
@@ -209,13 +231,22 @@ impl Sandbox {
         progress: &Progress,
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
-        let call = self.slot.run(token, |value, cancel| async move {
+        let call = self.slot.run(token, |_, cancel| async move {
+            let _one = cancel.guard(async { Ok::<_, Failure>(self.restarting.lock().await) }).await?;
+            // Another restart may have put a new VM in its place.
+            let value = self.slot.get()?;
             cancel.guard(value.stop(&options)).await?;
             let handle = cancel.guard(value.handle()).await?;
-            let detached = !value.sandbox.owns_lifecycle();
+            let detached = value.detached.load(Ordering::Relaxed) || !value.sandbox.owns_lifecycle();
             let sandbox = boot(value.sandbox.backend(), &handle, detached, &cancel).await?;
-            let live = value.live.engine().count(Kind::Sandbox);
-            self.slot.replace(&value, SandboxValue { sandbox, live }).map_err(Stop::Failed)
+            match self.slot.replace(&value, SandboxValue::new(sandbox, value.live.engine(), detached)) {
+                Ok(()) => Ok(()),
+                // Its scope has ended meanwhile: there must not be a VM after that.
+                Err(new) => {
+                    kill(new.sandbox.kill()).await?;
+                    Err(Failure::handle_closed("sandbox").into())
+                }
+            }
         });
         Ok(Box::pin(progress.watch().during(call)).await)
     }
@@ -261,11 +292,13 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 match cancel.guard(value.handle()).await {
-                    Ok(handle) => cancel.guard(own(&handle, &Labels::new())).await?,
-                    // There is nothing left that could live on.
-                    Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {}
+                    // Another's is not this handle's to give away.
+                    Ok(handle) if value.owns(&handle) => cancel.guard(own(&handle, &Labels::new())).await?,
+                    // Or there is nothing left that could live on.
+                    Ok(_) | Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {}
                     Err(stop) => return Err(stop),
                 }
+                value.detached.store(true, Ordering::Relaxed);
                 value.sandbox.clone().detach().await;
                 Ok(())
             })
@@ -290,6 +323,15 @@ impl Sandbox {
 }
 
 impl SandboxValue {
+    fn new(sandbox: EngineSandbox, engine: &Arc<EngineState>, detached: bool) -> Self {
+        Self { sandbox, live: engine.count(Kind::Sandbox), detached: AtomicBool::new(detached) }
+    }
+
+    /// Whether this engine is the owner.
+    fn owns(&self, handle: &SandboxHandle) -> bool {
+        handle.config().is_ok_and(|config| self.live.engine().session.owns(&config.spec.labels))
+    }
+
     /// This sandbox and no other of its name, looked up now.
     async fn handle(&self) -> MicrosandboxResult<SandboxHandle> {
         current(&self.sandbox, self.sandbox.backend()).await
@@ -328,7 +370,7 @@ pub(crate) async fn create(
         check_host(options, local)?;
     }
     check_runtime(backend)?;
-    let attempt = Attempt::new(backend, &options.name, &value.engine().session)?;
+    let attempt = Attempt::new(backend, &options.name, &value.engine().session, options.replace.is_some())?;
     let build = async { build(options, &attempt.id)?.labels(value.engine().owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
@@ -389,18 +431,63 @@ async fn start_handle(
     on_close: Ending,
     cancel: &Cancel,
 ) -> Result<Sandbox, Stop> {
-    if can_start(handle.status_snapshot()) {
-        cancel.guard(own(handle, &value.engine().owner(on_close))).await?;
-    }
+    let owner = value.engine().owner(on_close);
+    cancel.guard(own_stopped(value, handle, |_| Some(&owner))).await?;
+    let none = Labels::new();
     match boot(&value.backend, handle, on_close == Ending::Detach, cancel).await {
-        Ok(sandbox) => Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(stop) => {
-            // It was there before: a start that failed must not make it anybody's to destroy.
-            if can_start(handle.status_snapshot()) && on_close == Ending::Destroy {
-                let _ = tokio::time::timeout(SETTLE, own(handle, &Labels::new())).await;
+        Ok(sandbox) => {
+            // Another start may have written its owner since, and lost. This one has won.
+            let won = async {
+                let now = current_for_control(&sandbox).await?;
+                own(&now, &owner).await
+            };
+            match cancel.guard(won).await {
+                Ok(()) => Ok(Sandbox::adopt(value.engine(), sandbox)),
+                Err(stop) => {
+                    drop(sandbox);
+                    until_ended(&value.backend, handle.name()).await;
+                    Err(stop)
+                }
             }
+        }
+        Err(stop) => {
+            // It was there before: a start that failed must not make it this engine's to destroy.
+            let session = &value.engine().session;
+            let give_up = own_stopped(value, handle, |labels| session.owns(labels).then_some(&none));
+            let _ = tokio::time::timeout(SETTLE, give_up).await;
             Err(stop)
         }
+    }
+}
+
+/// Give a sandbox an owner while it cannot be started or removed by anybody else, if it is still there, and stopped.
+async fn own_stopped<'a>(
+    value: &BackendValue,
+    handle: &SandboxHandle,
+    owner: impl FnOnce(&Labels) -> Option<&'a Labels>,
+) -> Result<(), Failure> {
+    let Some(local) = value.backend.as_local() else { return Ok(()) };
+    let run = local.config().run_dir();
+    let locked = async {
+        loop {
+            match try_acquire_transition_guard(&run, handle.name())? {
+                Some(lock) => return Ok::<_, Failure>(lock),
+                None => tokio::time::sleep(POLL).await,
+            }
+        }
+    };
+    let Ok(lock) = tokio::time::timeout(SETTLE, locked).await else {
+        return Err(Failure::sandbox_busy(handle.name(), SETTLE));
+    };
+    let _lock = lock?;
+    let now = value.lookup(handle.name()).await?;
+    if now.id() != handle.id() || !can_start(now.status_snapshot()) {
+        return Ok(());
+    }
+    let labels = now.config()?.spec.labels;
+    match owner(&labels) {
+        Some(owner) => Ok(own(&now, owner).await?),
+        None => Ok(()),
     }
 }
 
@@ -413,6 +500,9 @@ pub(crate) async fn connect(
 ) -> Result<Sandbox, Stop> {
     let timeout = milliseconds(timeout_ms);
     let handle = cancel.guard(value.lookup(&name)).await?;
+    if handle.status_snapshot() == SandboxStatus::Paused {
+        return Err(Failure::sandbox_paused(&name).into());
+    }
     let sandbox = cancel.guard(handle.connect_with_timeout(timeout)).await?;
     Ok(Sandbox { connected: true, ..Sandbox::adopt(value.engine(), sandbox) })
 }
@@ -490,6 +580,20 @@ async fn boot(
     booted
 }
 
+impl StopResult {
+    pub(crate) fn removed(name: &str) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            status: "Stopped".to_owned(),
+            exit_code: None,
+            signal: None,
+            observed_at: (now.as_secs_f64() * 1000.0).floor(),
+            source: Some("removed".to_owned()),
+        }
+    }
+}
+
 /// Wait until a sandbox has ended. The engine looks ten times a second.
 pub(crate) async fn wait(handle: &SandboxHandle, cancel: &Cancel) -> Result<StopResult, Stop> {
     let stopped = cancel.guard(handle.wait_until_stopped()).await?;
@@ -519,6 +623,14 @@ async fn within_agent_time<T>(ask: impl Future<Output = MicrosandboxResult<T>>) 
     match tokio::time::timeout(AGENT_TIME, ask).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Failure::agent_timeout(AGENT_TIME)),
+    }
+}
+
+/// What waits for a sandbox's name, within a time: the engine itself would wait for ever.
+pub(crate) async fn within<T>(name: &str, ask: impl Future<Output = MicrosandboxResult<T>>) -> Result<T, Failure> {
+    match tokio::time::timeout(SETTLE, ask).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failure::sandbox_busy(name, SETTLE)),
     }
 }
 

@@ -36,15 +36,15 @@ impl<T: Send + Sync + 'static> Slot<T> {
     }
 
     /// Put a new value in the place of `old`. When the handle was ended in the meantime, or has another value, the new one
-    /// is dropped, on the runtime.
-    pub(crate) fn replace(&self, old: &Arc<T>, new: T) -> Result<(), Failure> {
+    /// is given back.
+    pub(crate) fn replace(&self, old: &Arc<T>, new: T) -> Result<(), T> {
         let mut value = self.value.lock();
         match value.as_ref() {
             Some(current) if Arc::ptr_eq(current, old) => {
                 *value = Some(Arc::new(new));
                 Ok(())
             }
-            _ => Err(Failure::handle_closed(self.kind)),
+            _ => Err(new),
         }
     }
 

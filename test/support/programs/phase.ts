@@ -15,7 +15,7 @@ const enter = Console.log(phase)
 
 /** What is done in a phase, of a sandbox that runs. */
 const steps: Record<
-  Exclude<Phase, "pull" | "boot">,
+  Exclude<Phase, "pull" | "boot" | "branched">,
   (
     sandbox: Sandbox.Sandbox
   ) => Effect.Effect<unknown, MicrosandboxError.MicrosandboxError>
@@ -29,6 +29,10 @@ const steps: Record<
 const program = Effect.gen(function*() {
   if (phase === "pull" || phase === "boot") yield* enter
   const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
+  if (phase === "branched") {
+    yield* sandbox.branch()
+    yield* enter
+  }
   if (phase in steps) {
     yield* enter
     yield* steps[phase as keyof typeof steps](sandbox)

@@ -21,7 +21,7 @@ const Capture = {
   labels: Schema.optional(Labels)
 }
 
-const PauseSchema = Schema.Struct({ guestFlush: Schema.optional(GuestFlush) })
+export const PauseSchema = Schema.Struct({ guestFlush: Schema.optional(GuestFlush) })
 
 const BranchSchema = Schema.Struct({ name: Schema.optional(Name), ...Capture, onClose: Schema.optional(OnCloseSchema) })
 
@@ -44,7 +44,7 @@ export interface Acquire {
   readonly one: (
     engine: Engine,
     subject: Subject,
-    onClose: OnClose,
+    how: { readonly onClose: OnClose },
     run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>
   ) => Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope>
   readonly each: (
@@ -84,8 +84,8 @@ export const branch = (target: Target, acquire: Acquire) => {
       yield* target.watch
       return yield* acquire.one(
         target,
-        subjectOf("Sandbox.branch", target),
-        onClose,
+        { operation: "Sandbox.branch", sandbox: child },
+        { onClose },
         (token, progress) => handle.branch(child, { ...captured(rest), onClose }, progress, token)
       )
     }),
@@ -97,6 +97,7 @@ export const branch = (target: Target, acquire: Acquire) => {
       const given = typeof children === "number"
         ? yield* Effect.replicateEffect(freshName, children)
         : [...children]
+      yield* Effect.annotateCurrentSpan("sandbox.children", given.length)
       yield* target.watch
       return yield* acquire.each(
         target,

@@ -61,10 +61,10 @@ export const Variables = Schema.Record(
   Schema.String.check(Schema.isPattern(/^[^\0]*$/, { expected: "a value without NUL" }))
 )
 
-/** The labels that this SDK gives are not a user's to change. */
+/** The labels that the engine and this SDK give are not a user's to change. */
 export const LabelName = Schema.String.check(
-  Schema.isPattern(/^(?!effect-microsandbox\.)[^]/, {
-    expected: "a label that does not begin with effect-microsandbox."
+  Schema.isPattern(/^(?!(?:sandbox|microsandbox|service|effect-microsandbox)\.)[^]/, {
+    expected: "a label that does not begin with sandbox., microsandbox., service. or effect-microsandbox."
   })
 )
 

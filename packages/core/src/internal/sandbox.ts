@@ -110,25 +110,32 @@ const besideCurrent: Effect.Effect<Tracer.SpanOptions> = Effect.map(
     })
 )
 
-/** Takes a sandbox from a call of the addon that boots it, and ends it with the scope as `onClose` says. */
+/** How a sandbox is taken from a call of the addon. */
+export interface Taking {
+  /** What becomes of it when the scope closes. */
+  readonly onClose: OnClose | ((handle: Native.Sandbox) => OnClose)
+  /** What becomes of it when the call is interrupted just as it answers: what an earlier interruption leaves. */
+  readonly undo?: ((handle: Native.Sandbox) => OnClose) | undefined
+  readonly boot?: Boot | undefined
+}
+
+/** Takes a sandbox from a call of the addon that boots it, and ends it with the scope. */
 export const acquireSandbox = (
   engine: Engine,
   subject: Subject,
-  onClose: OnClose | ((handle: Native.Sandbox) => OnClose),
-  run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>,
-  watched?: Boot
+  { boot: watched, onClose, undo = () => "destroy" }: Taking,
+  run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>
 ): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
   Effect.gen(function*() {
     const boot = watched ?? (yield* makeBoot(engine.native))
     const span = yield* besideCurrent
     let ending: Ending | undefined
-    const endingOf = (handle: Native.Sandbox): Ending =>
-      ending ??= { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
     const handle = yield* engine.native.acquire(
       (token) => run(token, boot.progress),
-      (handle) => close(handle, endingOf(handle), span)
+      (handle) => close(handle, ending ?? { onClose: undo(handle) }, span)
     ).pipe(mapFailure(subject), withStages(boot, subject))
-    return makeSandbox(engine, handle, endingOf(handle))
+    ending = { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
+    return makeSandbox(engine, handle, ending)
   })
 
 /** Takes the children of one call: each has its own outcome, and those that started end with the scope, all at once. */
@@ -146,7 +153,7 @@ const acquireBranches = (
         outcomes,
         (outcome) =>
           outcome._tag === "Started"
-            ? Effect.exit(close(outcome.sandbox, endings.get(outcome.name) ?? { onClose }, span))
+            ? Effect.exit(close(outcome.sandbox, endings.get(outcome.name) ?? { onClose: "destroy" }, span))
             : Effect.succeed(Exit.void),
         { concurrency: "unbounded" }
       ).pipe(Effect.flatMap((exits) => Exit.asVoidAll(exits)))

@@ -7,6 +7,8 @@ import { mapFailure } from "./failure.ts"
 export interface SweepReport {
   /** The names of the sandboxes that were removed. */
   readonly removed: ReadonlyArray<string>
+  /** The names of those that were to be kept, and ran. */
+  readonly stopped: ReadonlyArray<string>
   /** Those that could not be removed, and what was in the way. The next sweep tries again. */
   readonly failed: ReadonlyArray<{ readonly sandbox: string; readonly message: string }>
 }

@@ -8,11 +8,18 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
+import * as fs from "node:fs"
+import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 
-const program = fileURLToPath(import.meta.url).replace(/watchdog(\.[jt]s)$/, "sweeper$1")
+/** The program beside this module, if it is there: in a bundle it is not, and then the next backend sweeps. */
+const program = (): string | undefined => {
+  const here = import.meta.url.startsWith("file:") ? fileURLToPath(import.meta.url) : ""
+  const sweeper = here.replace(/watchdog(\.[jt]s)$/, "sweeper$1")
+  return sweeper !== here && fs.existsSync(sweeper) && process.versions.electron === undefined ? sweeper : undefined
+}
 
-/** Answers with an effect that starts it, once. The scope ends it. */
+/** Answers with an effect that starts it, unless it runs. The scope ends it. */
 export const makeWatchdog = (home: string): Effect.Effect<Effect.Effect<void>, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
@@ -20,29 +27,34 @@ export const makeWatchdog = (home: string): Effect.Effect<Effect.Effect<void>, n
       ({ child }) => child === undefined ? Effect.void : dismiss(child)
     ),
     (watchdog) =>
-      Effect.sync(() => {
-        watchdog.child ??= start(home)
-      })
+      // Without it, the next backend on this home still sweeps.
+      Effect.ignore(Effect.try(() => {
+        if (watchdog.child === undefined || hasEnded(watchdog.child)) watchdog.child = start(path.resolve(home))
+      }))
   )
 
-const start = (home: string): ChildProcess => {
-  const child = spawn("/bin/sh", ["-c", "read -r _ || exec \"$@\"", "sh", process.execPath, program, home], {
+const start = (home: string): ChildProcess | undefined => {
+  const sweeper = program()
+  if (sweeper === undefined) return undefined
+  const child = spawn("/bin/sh", ["-c", "read -r _ || exec \"$@\"", "sh", process.execPath, sweeper, home], {
     // A session of its own, so that what ends this process's group does not end it.
     detached: true,
     cwd: "/",
     stdio: ["pipe", "ignore", "ignore"]
   })
-  // Without it, the next backend on this home still sweeps.
   child.on("error", () => {})
   child.stdin?.on("error", () => {})
   child.unref()
   return child
 }
 
+const hasEnded = ({ exitCode, pid, signalCode }: ChildProcess): boolean =>
+  pid === undefined || exitCode !== null || signalCode !== null
+
 /** A word is the sign that all is well. */
 const dismiss = (child: ChildProcess): Effect.Effect<void> =>
   Effect.callback((resume) => {
-    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resume(Effect.void)
+    if (hasEnded(child)) return resume(Effect.void)
     child.once("exit", () => resume(Effect.void))
     child.ref()
     child.stdin?.end("\n")

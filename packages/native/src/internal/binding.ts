@@ -18,7 +18,7 @@ export declare class Backend {
   connectSandbox(name: string, timeoutMs: number, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Connect to a sandbox that runs, start one that has stopped, or make it. */
   connectOrCreateSandbox(options: SandboxOptions, timeoutMs: number, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
-  /** One page of the sandboxes, in the order in which they were made. */
+  /** One page of the sandboxes, the newest first. */
   listSandboxes(options: ListOptions, token: CancelToken): Promise<Outcome<SandboxPage>>
   /** Look a sandbox up by name. */
   getSandbox(name: string, token: CancelToken): Promise<Outcome<SandboxInfo>>
@@ -51,6 +51,10 @@ export declare class Backend {
    * far as a row.
    */
   sweep(token: CancelToken): Promise<Outcome<SweepReport>>
+  /** Suspend the VM of a sandbox, by name, as `pause` of a sandbox does. */
+  pauseSandbox(name: string, guestFlush: 'auto' | 'required' | 'skip', token: CancelToken): Promise<Outcome<void>>
+  /** Let the paused VM of a sandbox run on, by name. */
+  resumeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull. */
   pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<void>>
   /** Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers. */
@@ -804,6 +808,8 @@ export interface SweepFailure {
 export interface SweepReport {
   /** Sandboxes whose owner had gone: ended and removed. */
   removed: Array<string>
+  /** Those that were to be kept: ended. */
+  stopped: Array<string>
   /** Those that could not be removed within the time. */
   failed: Array<SweepFailure>
 }
