@@ -242,7 +242,8 @@ export interface Sandbox {
   readonly wait: Effect.Effect<StopResult, MicrosandboxError>
   /**
    * Stops the sandbox as `stop` does and starts it again: the same name, id and disk in a new VM, with the configuration of
-   * the next start. Programs in it end. When the start fails or is interrupted, the sandbox stays, stopped.
+   * the next start. Programs in it end. When the start fails or is interrupted, the sandbox stays, stopped;
+   * interrupted before that, its old VM may run on or end.
    */
   readonly restart: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
   /** The round trip to the guest's agent. It does not count as activity. Fails with `AgentReadyTimeout` after 10 seconds. */
