@@ -1,8 +1,9 @@
-/** Chance that can be had again: the seed is printed, and `SEED` in the environment sets it. */
+/** Chance that can be had again: the same in each run, unless `SEED` in the environment says otherwise. */
 import { type Effect, Random } from "effect"
 
-export const seed = process.env.SEED ?? Math.random().toString(36).slice(2, 10)
+export const seed = process.env.SEED ?? "effect-microsandbox"
 console.log(`SEED=${seed}`)
 
-/** Runs an effect with `Random` from the seed. */
-export const seeded = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => Random.withSeed(effect, seed)
+/** Runs an effect with `Random` from the seed; `what` tells one of several effects in a test from the others. */
+export const seeded = <A, E, R>(effect: Effect.Effect<A, E, R>, what = ""): Effect.Effect<A, E, R> =>
+  Random.withSeed(effect, `${seed}${what}`)

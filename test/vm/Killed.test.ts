@@ -10,7 +10,7 @@ layer(Layer.merge(NodeServices.layer, Registry.layer), { timeout: "10 minutes", 
   "a process that is killed",
   (it) => {
     for (const phase of phases) {
-      it.effect(`in ${phase} leaves no VM, and its sandbox's name to the next`, () => seeded(killIn(phase)))
+      it.effect(`in ${phase} leaves no VM, and its sandbox's name to the next`, () => seeded(killIn(phase), phase))
     }
   }
 )

@@ -119,6 +119,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
       const capabilities = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(status)?.[1] ?? ""}`)
       assert.strictEqual(capabilities >> 21n & 1n, 0n, status)
       assert.deepStrictEqual((yield* Sandbox.get("inside")).labels, { purpose: "test" })
+      assert.strictEqual((yield* Effect.flip(sandbox.metrics)).reason._tag, "MetricsDisabled")
       assert.isAbove((yield* fs.readFileString(`${home}/sandboxes/inside/logs/runtime.log`)).length, 0)
     }))
 
