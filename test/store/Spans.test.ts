@@ -1,5 +1,5 @@
 /** The spans of boots that fail: what they say, and what they must not. */
-import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { Backend, Logs, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer } from "effect"
 import { ChildProcess } from "effect/process"
@@ -48,6 +48,34 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
           ]
         )
         assert.isTrue(isDiscreet)
+      }))
+
+    const nobody: Record<string, Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend>> = {
+      "Sandbox.get": Sandbox.get("nobody"),
+      "Sandbox.start": Effect.scoped(Sandbox.start("nobody")),
+      "Sandbox.connect": Effect.scoped(Sandbox.connect("nobody")),
+      "Sandbox.restart": Effect.scoped(Sandbox.restart("nobody")),
+      "Sandbox.stop": Sandbox.stop("nobody"),
+      "Sandbox.kill": Sandbox.kill("nobody"),
+      "Sandbox.drain": Sandbox.drain("nobody"),
+      "Sandbox.wait": Sandbox.wait("nobody"),
+      "Sandbox.remove": Sandbox.remove("nobody"),
+      "Sandbox.pause": Sandbox.pause("nobody"),
+      "Sandbox.resume": Sandbox.resume("nobody"),
+      "Sandbox.modify": Sandbox.modify("nobody", { cpus: 2 }),
+      "Sandbox.modifyPlan": Sandbox.modifyPlan("nobody", { cpus: 2 }),
+      "Sandbox.metrics": Sandbox.metrics("nobody"),
+      "Sandbox.logs": Sandbox.logs("nobody"),
+      "Logs.bootError": Logs.bootError("nobody")
+    }
+    it.effect("name the sandbox of whatever is asked of it by its name", () =>
+      Effect.gen(function*() {
+        for (const [name, operation] of Object.entries(nobody)) {
+          const { spans } = yield* Spans.recorded(operation)
+          Spans.check(spans)
+          const [span] = Spans.named(spans, name)
+          assert.strictEqual(span?.attributes.get("sandbox.name"), "nobody", name)
+        }
       }))
 
     it.effect("end with the interruption of it", () =>

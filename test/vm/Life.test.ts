@@ -1,7 +1,7 @@
 /** What can be done with a sandbox between its boot and its end, by its handle and by its name. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { ByteSize, Clock, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { ByteSize, Clock, DateTime, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { isFree, layerBackend, rootDirectory, vmProcesses } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a sandbox", (it) => {
@@ -48,7 +48,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       const [one, other, byName] = yield* Fiber.join(waiting)
       assert.deepStrictEqual([one.name, one.status, one.exitCode, one.signal], ["awaited", "Stopped", 0, undefined])
       assert.isNotEmpty(one.source)
-      assert.isAtMost(Math.abs(one.observedAt - (yield* Clock.currentTimeMillis)), 60_000)
+      assert.isAtMost(Math.abs(DateTime.toEpochMillis(one.observedAt) - (yield* Clock.currentTimeMillis)), 60_000)
       assert.deepStrictEqual([other.status, byName.status], ["Stopped", "Stopped"])
       assert.strictEqual((yield* sandbox.wait).status, "Stopped")
     }))

@@ -118,7 +118,13 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
       assert.match(status, /NoNewPrivs:\s*1/)
       const capabilities = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(status)?.[1] ?? ""}`)
       assert.strictEqual(capabilities >> 21n & 1n, 0n, status)
-      assert.deepStrictEqual((yield* Sandbox.get("inside")).labels, { purpose: "test" })
+      const { config, labels } = yield* Sandbox.get("inside")
+      assert.deepStrictEqual(labels, { purpose: "test" })
+      assert.deepStrictEqual(config?.rlimits.toSorted((one, other) => one.resource.localeCompare(other.resource)), [
+        { resource: "core", soft: 0, hard: 0 },
+        { resource: "nofile", soft: 100, hard: 200 },
+        { resource: "stack", soft: "unlimited", hard: "unlimited" }
+      ])
       assert.strictEqual((yield* Effect.flip(sandbox.metrics)).reason._tag, "MetricsDisabled")
       assert.isAbove((yield* fs.readFileString(`${home}/sandboxes/inside/logs/runtime.log`)).length, 0)
     }))

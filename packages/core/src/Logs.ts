@@ -117,6 +117,7 @@ export class BootError extends Schema.Class<BootError>("@effect-microsandbox/cor
 export const bootError = Effect.fn("Logs.bootError")(function*(
   name: string
 ): Effect.fn.Return<Option.Option<BootError>, MicrosandboxError, Backend> {
+  yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
   const { handle, native } = yield* Backend
   const found = yield* native.call((token) => handle.bootError(name, token)).pipe(
     mapFailure({ operation: "Logs.bootError", sandbox: name })

@@ -146,7 +146,7 @@ const figures: ReadonlyArray<Figure> = [
  *   `network.io.direction`)
  * - `microsandbox.filesystem.usage` (bytes, with `filesystem.state`), `microsandbox.filesystem.host_allocated` (bytes)
  *
- * Fails as `metrics` of a sandbox does. Should a later sample fail, that is a warning in the log, and the gauges are
+ * Fails as `metrics` of a sandbox does, but one that has stopped just has no gauges. Should a later sample fail, that is a warning in the log, and the gauges are
  * removed.
  *
  * @stability unstable

@@ -1,6 +1,7 @@
 /** What the backend's catalogue says of a sandbox, as the user's data. */
 import type { Native } from "@effect-microsandbox/native"
 import * as ByteSize from "effect/ByteSize"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 
@@ -9,6 +10,8 @@ export const Status = Schema.Literals(["Created", "Starting", "Running", "Draini
 
 /** The state of a sandbox. */
 export type Status = typeof Status.Type
+
+const Limit = Schema.Union([Schema.Finite, Schema.Literal("unlimited")])
 
 /** What a sandbox is made of, as the engine keeps it. */
 export class Config extends Schema.Class<Config>("@effect-microsandbox/core/Sandbox/Config")({
@@ -40,7 +43,7 @@ export class Config extends Schema.Class<Config>("@effect-microsandbox/core/Sand
     source: Schema.optionalKey(Schema.String),
     readonly: Schema.Boolean
   })),
-  rlimits: Schema.Array(Schema.Struct({ resource: Schema.String, soft: Schema.Finite, hard: Schema.Finite })),
+  rlimits: Schema.Array(Schema.Struct({ resource: Schema.String, soft: Limit, hard: Limit })),
   pullPolicy: Schema.String,
   security: Schema.String,
   logLevel: Schema.optionalKey(Schema.String),
@@ -59,10 +62,8 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Sandbox/
   id: Schema.String,
   status: Status,
   labels: Schema.Record(Schema.String, Schema.String),
-  /** Milliseconds since 1970. */
-  createdAt: Schema.optionalKey(Schema.Finite),
-  /** Milliseconds since 1970. */
-  updatedAt: Schema.optionalKey(Schema.Finite),
+  createdAt: Schema.optionalKey(Schema.DateTimeUtc),
+  updatedAt: Schema.optionalKey(Schema.DateTimeUtc),
   lastFailure: Schema.optionalKey(Schema.String),
   /** What the next start takes. Absent when this version of the engine cannot read it. */
   config: Schema.optionalKey(Config),
@@ -78,8 +79,8 @@ export class StopResult extends Schema.Class<StopResult>("@effect-microsandbox/c
   exitCode: Schema.optionalKey(Schema.Int),
   /** The signal that ended the VM process, when this process started it. */
   signal: Schema.optionalKey(Schema.Int),
-  /** When the end was seen, in milliseconds since 1970. */
-  observedAt: Schema.Finite,
+  /** When the end was seen. */
+  observedAt: Schema.DateTimeUtc,
   /** Who said so, in the engine's words. */
   source: Schema.optionalKey(Schema.String)
 }) {}
@@ -88,11 +89,16 @@ const mebibyte = 1n << 20n
 
 const bytes = (mebibytes: number): ByteSize.ByteSize => ByteSize.fromInputUnsafe(BigInt(mebibytes) * mebibyte)
 
+/** The kernel's word for no limit is the largest number. */
+const limit = (value: number): number | "unlimited" => value >= 2 ** 64 ? "unlimited" : value
+
 const toConfig = (
-  { idleTimeoutSecs, maxDurationSecs, maxMemoryMib, memoryMib, metricsIntervalMs, ...rest }: Native.SandboxConfig
+  { idleTimeoutSecs, maxDurationSecs, maxMemoryMib, memoryMib, metricsIntervalMs, rlimits, ...rest }:
+    Native.SandboxConfig
 ): Config =>
   new Config({
     ...rest,
+    rlimits: rlimits.map(({ hard, resource, soft }) => ({ resource, soft: limit(soft), hard: limit(hard) })),
     memory: bytes(memoryMib),
     maxMemory: bytes(maxMemoryMib),
     ...metricsIntervalMs === undefined ? {} : { metricsInterval: Duration.millis(metricsIntervalMs) },
@@ -100,13 +106,17 @@ const toConfig = (
     ...idleTimeoutSecs === undefined ? {} : { idleTimeout: Duration.seconds(idleTimeoutSecs) }
   })
 
-export const toInfo = ({ activeConfig, config, status, ...rest }: Native.SandboxInfo): Info =>
+export const toInfo = (
+  { activeConfig, config, createdAt, status, updatedAt, ...rest }: Native.SandboxInfo
+): Info =>
   new Info({
     ...rest,
     status: status as Status,
+    ...createdAt === undefined ? {} : { createdAt: DateTime.makeUnsafe(createdAt) },
+    ...updatedAt === undefined ? {} : { updatedAt: DateTime.makeUnsafe(updatedAt) },
     ...config === undefined ? {} : { config: toConfig(config) },
     ...activeConfig === undefined ? {} : { activeConfig: toConfig(activeConfig) }
   })
 
-export const toStopResult = ({ status, ...rest }: Native.StopResult): StopResult =>
-  new StopResult({ ...rest, status: status as Status })
+export const toStopResult = ({ observedAt, status, ...rest }: Native.StopResult): StopResult =>
+  new StopResult({ ...rest, status: status as Status, observedAt: DateTime.makeUnsafe(observedAt) })
