@@ -44,7 +44,7 @@ export interface Acquire {
   readonly one: (
     engine: Engine,
     subject: Subject,
-    how: { readonly onClose: OnClose },
+    how: { readonly onClose: OnClose; readonly name: string },
     run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>
   ) => Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope>
   readonly each: (
@@ -84,8 +84,8 @@ export const branch = (target: Target, acquire: Acquire) => {
       yield* target.watch
       return yield* acquire.one(
         target,
-        { operation: "Sandbox.branch", sandbox: child },
-        { onClose },
+        subjectOf("Sandbox.branch", target),
+        { onClose, name: child },
         (token, progress) => handle.branch(child, { ...captured(rest), onClose }, progress, token)
       )
     }),

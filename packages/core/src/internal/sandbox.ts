@@ -117,13 +117,15 @@ export interface Taking {
   /** What becomes of it when the call is interrupted just as it answers: what an earlier interruption leaves. */
   readonly undo?: ((handle: Native.Sandbox) => OnClose) | undefined
   readonly boot?: Boot | undefined
+  /** Which sandbox boots, where the error is about another. */
+  readonly name?: string | undefined
 }
 
 /** Takes a sandbox from a call of the addon that boots it, and ends it with the scope. */
 export const acquireSandbox = (
   engine: Engine,
   subject: Subject,
-  { boot: watched, onClose, undo = () => "destroy" }: Taking,
+  { boot: watched, name, onClose, undo = () => "destroy" }: Taking,
   run: (token: Native.CancelToken, progress: Native.Progress) => Promise<Native.Outcome<Native.Sandbox>>
 ): Effect.Effect<Sandbox, MicrosandboxError, Scope.Scope> =>
   Effect.gen(function*() {
@@ -133,7 +135,7 @@ export const acquireSandbox = (
     const handle = yield* engine.native.acquire(
       (token) => run(token, boot.progress),
       (handle) => close(handle, ending ?? { onClose: undo(handle) }, span)
-    ).pipe(mapFailure(subject), withStages(boot, subject))
+    ).pipe(mapFailure(subject), withStages(boot, name === undefined ? subject : { ...subject, sandbox: name }))
     ending = { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
     return makeSandbox(engine, handle, ending)
   })
