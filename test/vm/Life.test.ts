@@ -240,7 +240,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       yield* Effect.forEach(names, Sandbox.remove, { discard: true })
     }))
 
-  it.effect("that a scope is to destroy is not swept while its owner lives, and is swept afterwards", () =>
+  it.effect("that a scope is to end is not swept while its owner lives, and is ended as it was to be afterwards", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
       const { home } = yield* Backend.Backend
@@ -256,9 +256,11 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
           Effect.exit
         )
       }
-      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: ["left"], stopped: [], failed: [] })
+      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: ["left"], stopped: ["kept"], failed: [] })
       assert.isTrue(yield* isFree("left"))
-      assert.lengthOf(yield* vmProcesses("kept"), 1)
+      assert.lengthOf(yield* vmProcesses("kept"), 0)
+      assert.strictEqual((yield* Sandbox.get("kept")).status, "Stopped")
+      assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], stopped: [], failed: [] })
       assert.lengthOf(yield* vmProcesses("free"), 1)
       yield* Sandbox.kill("free")
       yield* Sandbox.remove("free")

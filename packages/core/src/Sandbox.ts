@@ -32,9 +32,9 @@ import {
   Memory,
   Name,
   OnClose as OnCloseSchema,
+  someMebibytes,
   Span,
   Text,
-  toMebibytes,
   toMillis,
   toSeconds
 } from "./internal/inputs.ts"
@@ -743,7 +743,7 @@ export const restore = Effect.fn("Sandbox.restore")(function*(
           diskOnly,
           forked,
           labels: { ...labels },
-          memoryMib: memory === undefined ? undefined : toMebibytes(memory),
+          memoryMib: someMebibytes(memory),
           maxDurationSecs: toSeconds(maxDuration),
           idleTimeoutSecs: toSeconds(idleTimeout),
           onClose

@@ -206,10 +206,7 @@ impl Backend {
     /// Look a sandbox up by name.
     #[napi(ts_return_type = "Promise<Outcome<SandboxInfo>>")]
     pub async fn get_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<SandboxInfo>> {
-        Ok(self
-            .slot
-            .run(token, |value, cancel| async move { Ok(SandboxInfo::of(&cancel.guard(value.lookup(&name)).await?)) })
-            .await)
+        Ok(self.by_name(name, token, |_, handle, _| async move { Ok(SandboxInfo::of(&handle)) }).await)
     }
 
     /// Stop a sandbox by name: gracefully within the grace, then by force.
@@ -221,9 +218,7 @@ impl Backend {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
+            .by_name(name, token, |_, handle, cancel| async move {
                 cancel.guard(stop(&options, |grace| handle.stop_with_timeout(grace), || handle.kill())).await
             })
             .await)
@@ -232,23 +227,15 @@ impl Backend {
     /// Kill a sandbox by name, and wait until it is seen to be gone.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn kill_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
-        Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
-                cancel.guard(kill(handle.kill())).await
-            })
-            .await)
+        Ok(self.by_name(name, token, |_, handle, cancel| async move { cancel.guard(kill(handle.kill())).await }).await)
     }
 
     /// Ask a sandbox, by name, to end when its work is done.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn drain_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
-                cancel.guard(within(&name, handle.request_drain())).await
+            .by_name(name, token, |_, handle, cancel| async move {
+                cancel.guard(within(handle.name(), handle.request_drain())).await
             })
             .await)
     }
@@ -257,13 +244,11 @@ impl Backend {
     #[napi(ts_return_type = "Promise<Outcome<StopResult>>")]
     pub async fn wait_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<StopResult>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
+            .by_name(name, token, |_, handle, cancel| async move {
                 match wait(&handle, &cancel).await {
                     // Whoever ended it has removed it too.
                     Err(Stop::Failed(Failure::SandboxNotFound { .. } | Failure::SandboxReplaced { .. })) => {
-                        Ok(StopResult::removed(&name))
+                        Ok(StopResult::removed(handle.name()))
                     }
                     waited => waited,
                 }
@@ -288,6 +273,26 @@ impl Backend {
     pub async fn close(&self) -> napi::Result<()> {
         drop(self.slot.take());
         Ok(())
+    }
+}
+
+impl Backend {
+    /// Run one call on the sandbox that has this name now.
+    pub(crate) async fn by_name<T, F>(
+        &self,
+        name: String,
+        token: &CancelToken,
+        work: impl FnOnce(Arc<BackendValue>, SandboxHandle, Cancel) -> F,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Result<T, Stop>>,
+    {
+        self.slot
+            .run(token, |value, cancel| async move {
+                let handle = cancel.guard(value.lookup(&name)).await?;
+                work(value, handle, cancel).await
+            })
+            .await
     }
 }
 

@@ -15,7 +15,7 @@ use crate::engine::EngineState;
 use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::outcome::{Outcome, Stop};
-use crate::owner::{Labels, labels_of_detached};
+use crate::owner::Labels;
 use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
 use crate::sandbox::{Ending, Sandbox, SandboxValue};
@@ -182,10 +182,10 @@ async fn settle_child(
     BranchOutcome::Failed { name, failure }
 }
 
-/// A child has its source's labels, those that it is given, and an owner if it is to be destroyed.
+/// A child has its source's labels, those that it is given, and an owner unless it is detached.
 fn labels_of(value: &SandboxValue, options: &BranchOptions) -> Labels {
     let mut labels = options.labels.clone();
-    labels.extend(labels_of_detached(&value.engine().session, options.on_close));
+    labels.extend(value.engine().session.owner(options.on_close));
     labels
 }
 

@@ -135,7 +135,7 @@ impl MountedVolume {
 }
 
 /// The name of a variant as this SDK's options spell it: lower case, words joined by hyphens.
-fn name(variant: impl std::fmt::Debug) -> String {
+pub(crate) fn name(variant: impl std::fmt::Debug) -> String {
     let mut name = String::new();
     for letter in format!("{variant:?}").chars() {
         if letter.is_ascii_uppercase() && !name.is_empty() {

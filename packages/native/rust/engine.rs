@@ -17,8 +17,7 @@ use crate::backend::{Backend, LocalOptions};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
-use crate::owner::{Labels, Session};
-use crate::sandbox::Ending;
+use crate::owner::Session;
 
 /// The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it.
 #[napi(object, object_to_js = false)]
@@ -97,11 +96,6 @@ impl EngineState {
     pub(crate) fn count(self: &Arc<Self>, kind: Kind) -> Live {
         self.live.of(kind).fetch_add(1, Ordering::Relaxed);
         Live { engine: self.clone(), kind }
-    }
-
-    /// The labels of a sandbox that ends in this way: what is to be destroyed has an owner.
-    pub(crate) fn owner(&self, on_close: Ending) -> Labels {
-        if on_close == Ending::Destroy { self.session.labels() } else { Labels::new() }
     }
 
     /// Run one call of this engine: refused when the engine is closing, counted while it runs.

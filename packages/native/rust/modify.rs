@@ -12,6 +12,7 @@ use napi_derive::napi;
 
 use crate::backend::Backend;
 use crate::cancel::{Cancel, CancelToken};
+use crate::config::name;
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
 use crate::pause::current;
@@ -119,9 +120,7 @@ impl Backend {
         token: &CancelToken,
     ) -> napi::Result<Outcome<ModifyPlan>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
+            .by_name(name, token, |value, handle, cancel| async move {
                 modify(&value.backend, &handle, changes, &options, &cancel).await
             })
             .await)
@@ -222,7 +221,7 @@ fn planned_change(change: EngineChange) -> PlannedChange {
     match change {
         EngineChange::Config(change) => PlannedChange {
             field: option_name(&change.field).to_owned(),
-            change: kebab_case(&change.change),
+            change: name(change.change),
             before: change.before,
             after: change.after,
             effect: effect(change.disposition).to_owned(),
@@ -230,7 +229,7 @@ fn planned_change(change: EngineChange) -> PlannedChange {
         },
         EngineChange::Secret(change) => PlannedChange {
             field: option_name(&change.field).to_owned(),
-            change: kebab_case(&change.change),
+            change: name(change.change),
             before: change.before_ref,
             after: change.after_ref,
             effect: effect(change.disposition).to_owned(),
@@ -261,24 +260,12 @@ fn effect(disposition: ModificationDisposition) -> &'static str {
 
 fn resized(status: ResourceResizeStatus) -> Resized {
     Resized {
-        resource: kebab_case(&status.resource),
+        resource: name(status.resource),
         requested: status.requested,
         actual: status.actual,
         enforced: status.enforced,
-        state: kebab_case(&status.state),
+        state: name(status.state),
     }
-}
-
-/// `GuestRefused` as `guest-refused`.
-fn kebab_case(name: &impl std::fmt::Debug) -> String {
-    let mut text = String::new();
-    for letter in format!("{name:?}").chars() {
-        if letter.is_uppercase() && !text.is_empty() {
-            text.push('-');
-        }
-        text.extend(letter.to_lowercase());
-    }
-    text
 }
 
 /// A plan says `running` where everything else says `Running`.
@@ -295,8 +282,8 @@ mod tests {
 
     #[test]
     fn the_engines_names_become_those_of_the_border() {
-        assert_eq!(kebab_case(&ChangeKind::Added), "added");
-        assert_eq!(kebab_case(&ResourceConvergenceState::GuestRefused), "guest-refused");
+        assert_eq!(name(ChangeKind::Added), "added");
+        assert_eq!(name(ResourceConvergenceState::GuestRefused), "guest-refused");
         for status in [SandboxStatus::Running, SandboxStatus::Paused, SandboxStatus::Crashed] {
             let name = format!("{status:?}");
             assert_eq!(capitalized(&name.to_lowercase()), name);

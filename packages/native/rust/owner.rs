@@ -1,12 +1,14 @@
 //! Who a sandbox belongs to, and the removal of what dead owners left.
 //!
-//! A sandbox that is to end with its scope carries its owner as labels: the process, told from another of the same number
-//! by its start and by the boot that it belongs to, and the engine in it. An owner that cannot be judged from here counts
+//! A sandbox that is to end with its scope, however, carries its owner as labels: the process, told from another of the
+//! same number by its start and by the boot that it belongs to, and the engine in it. A detached one has no owner. An owner that cannot be judged from here counts
 //! as alive: one whose process numbers are those of another container, or of which nothing can be read.
 
 use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use microsandbox::backend::Backend as EngineBackend;
@@ -21,7 +23,7 @@ use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{Ending, POLL, SETTLE};
+use crate::sandbox::{Ending, POLL, SETTLE, can_start};
 
 /// Labels of this SDK: not the user's to set, and not shown to the user.
 pub(crate) const RESERVED: &str = "effect-microsandbox.";
@@ -33,7 +35,6 @@ pub(crate) const CREATION_LABEL: &str = "effect-microsandbox.creation";
 /// What is to become of a sandbox without its owner: one of the next two.
 const ON_CLOSE: &str = "effect-microsandbox.on-close";
 const DESTROY: &str = "destroy";
-/// Only for what the engine starts on its own. Any other VM ends with its process, and then it has stopped.
 const STOP: &str = "stop";
 
 const PID: &str = "effect-microsandbox.owner.pid";
@@ -67,11 +68,16 @@ impl Session {
         labels.get(SESSION) == Some(&self.0.to_string())
     }
 
-    /// The labels of a sandbox that is destroyed with this session.
-    pub(crate) fn labels(&self) -> Labels {
+    /// The labels of a sandbox that this session ends in this way.
+    pub(crate) fn owner(&self, on_close: Ending) -> Labels {
+        let ending = match on_close {
+            Ending::Destroy => DESTROY,
+            Ending::Stop => STOP,
+            Ending::Detach => return Labels::new(),
+        };
         let process = Process::current();
         [
-            (ON_CLOSE, DESTROY.to_owned()),
+            (ON_CLOSE, ending.to_owned()),
             (PID, process.pid.to_string()),
             (STARTED, process.started.clone()),
             (BOOT, process.boot.clone()),
@@ -84,17 +90,6 @@ impl Session {
 }
 
 pub(crate) type Labels = BTreeMap<String, String>;
-
-/// The labels of what the engine starts on its own, so that it does not end with this process.
-pub(crate) fn labels_of_detached(session: &Session, on_close: Ending) -> Labels {
-    let mut labels = session.labels();
-    match on_close {
-        Ending::Destroy => {}
-        Ending::Stop => drop(labels.insert(ON_CLOSE.to_owned(), STOP.to_owned())),
-        Ending::Detach => labels.clear(),
-    }
-    labels
-}
 
 /// A user's labels, without ours.
 pub(crate) fn visible(mut labels: Labels) -> Labels {
@@ -193,11 +188,11 @@ fn directory(home: &Path) -> PathBuf {
 pub(crate) struct Intent(PathBuf);
 
 impl Intent {
-    /// `labels`: those of the owner, whatever is to become of the sandbox.
     pub(crate) fn write(home: &Path, creation: &str, name: &str, session: &Session) -> std::io::Result<Self> {
         let path = directory(home).join("creating").join(creation);
         std::fs::create_dir_all(path.parent().unwrap_or(home))?;
-        let lines = session.labels().into_iter().map(|(key, value)| format!("{key}={value}"));
+        // Whatever is to become of the sandbox: what was not made is removed.
+        let lines = session.owner(Ending::Destroy).into_iter().map(|(key, value)| format!("{key}={value}"));
         let lines = std::iter::once(name.to_owned()).chain(lines).collect::<Vec<_>>();
         // By rename, so that nobody reads the half of one.
         let new = path.with_extension("new");
@@ -302,7 +297,11 @@ async fn orphaned(backend: &Arc<dyn EngineBackend>) -> MicrosandboxResult<Vec<Sa
                 query = query.cursor(cursor);
             }
             let page = backend.sandboxes().list(backend.clone(), query).await?;
-            let orphan = |handle: &SandboxHandle| labels_of(handle).is_some_and(|labels| is_orphaned(&labels));
+            let orphan = |handle: &SandboxHandle| {
+                // What was to be stopped and has stopped is as its owner wanted it.
+                (ending == DESTROY || !can_start(handle.status_snapshot()))
+                    && labels_of(handle).is_some_and(|labels| is_orphaned(&labels))
+            };
             found.extend(page.sandboxes.into_iter().filter(orphan));
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -356,11 +355,19 @@ enum Swept {
 
 /// End one sandbox as its dead owner would have, this one and no other of its name, for as long as nobody has taken it.
 async fn end(backend: &Arc<dyn EngineBackend>, orphan: &SandboxHandle) -> Result<Swept, String> {
-    let deadline = tokio::time::Instant::now() + SETTLE;
+    until(SETTLE, || try_end(backend, orphan)).await
+}
+
+/// Try until it succeeds, or for so long; then the last error.
+async fn until<T, F>(time: Duration, mut attempt: impl FnMut() -> F) -> Result<T, String>
+where
+    F: Future<Output = MicrosandboxResult<T>>,
+{
+    let deadline = tokio::time::Instant::now() + time;
     let mut why = "the catalogue did not answer".to_owned();
     loop {
-        match tokio::time::timeout_at(deadline, try_end(backend, orphan)).await {
-            Ok(Ok(swept)) => return Ok(swept),
+        match tokio::time::timeout_at(deadline, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => why = error.to_string(),
             Err(_) => return Err(why),
         }
@@ -402,16 +409,7 @@ async fn clear(
     name: &str,
     creation: &str,
 ) -> Result<Cleared, String> {
-    let deadline = tokio::time::Instant::now() + SETTLE;
-    let mut why = "the catalogue did not answer".to_owned();
-    loop {
-        match tokio::time::timeout_at(deadline, try_clear(backend, local, name, creation)).await {
-            Ok(Ok(cleared)) => return Ok(cleared),
-            Ok(Err(error)) => why = error.to_string(),
-            Err(_) => return Err(why),
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    until(SETTLE, || try_clear(backend, local, name, creation)).await
 }
 
 async fn try_clear(
@@ -532,9 +530,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_has_an_owner_unless_it_is_detached() {
+        let session = Session::open();
+        assert_eq!(session.owner(Ending::Destroy)[ON_CLOSE], DESTROY);
+        assert_eq!(session.owner(Ending::Stop)[ON_CLOSE], STOP);
+        assert!(session.owns(&session.owner(Ending::Stop)));
+        assert!(session.owner(Ending::Detach).is_empty());
+    }
+
+    #[test]
     fn a_sandbox_is_orphaned_when_its_process_or_its_engine_has_gone() {
         let session = Session::open();
-        let labels = session.labels();
+        let labels = session.owner(Ending::Destroy);
         assert!(!is_orphaned(&labels), "its owner is this test");
         assert!(!is_orphaned(&Labels::new()), "it has no owner");
         assert!(!is_orphaned(&changed(&labels, PID, "many")), "its owner cannot be read");
@@ -552,7 +559,7 @@ mod tests {
     #[test]
     fn the_labels_of_this_sdk_are_not_the_users() {
         let session = Session::open();
-        let labels = changed(&session.labels(), "purpose", "test");
+        let labels = changed(&session.owner(Ending::Destroy), "purpose", "test");
         assert_eq!(visible(labels), Labels::from([("purpose".into(), "test".into())]));
         session.close();
     }
@@ -562,7 +569,7 @@ mod tests {
         let home = std::env::temp_dir().join(format!("intent-{}", Uuid::new_v4()));
         let session = Session::open();
         let intent = Intent::write(&home, "one", "name", &session).expect("written");
-        assert_eq!(Intent::read(&intent.0), Some(("name".to_owned(), session.labels())));
+        assert_eq!(Intent::read(&intent.0), Some(("name".to_owned(), session.owner(Ending::Destroy))));
         assert!(intents(&home).is_empty(), "its owner is alive");
         session.close();
         assert_eq!(intents(&home), vec![(intent.0.clone(), "name".to_owned())]);

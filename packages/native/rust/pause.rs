@@ -58,9 +58,7 @@ impl Backend {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
+            .by_name(name, token, |value, handle, cancel| async move {
                 pause(&value.backend, &handle, &guest_flush, &cancel).await
             })
             .await)
@@ -70,11 +68,7 @@ impl Backend {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn resume_sandbox(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
-            .slot
-            .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
-                resume(&value.backend, &handle, &cancel).await
-            })
+            .by_name(name, token, |value, handle, cancel| async move { resume(&value.backend, &handle, &cancel).await })
             .await)
     }
 }

@@ -16,7 +16,6 @@ use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
-use crate::owner::labels_of_detached;
 use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
 use crate::sandbox::{Ending, SETTLE, Sandbox, check_runtime};
@@ -129,7 +128,7 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     check_runtime(&value.backend)?;
     let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session, false)?;
     let mut labels = options.labels.clone();
-    labels.extend(labels_of_detached(&value.engine().session, options.on_close));
+    labels.extend(value.engine().session.owner(options.on_close));
     let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
     let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
     cancel.guard(async { Ok::<_, Failure>(()) }).await?;

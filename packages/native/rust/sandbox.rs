@@ -371,7 +371,8 @@ pub(crate) async fn create(
     }
     check_runtime(backend)?;
     let attempt = Attempt::new(backend, &options.name, &value.engine().session, options.replace.is_some())?;
-    let build = async { build(options, &attempt.id)?.labels(value.engine().owner(options.on_close)).build().await };
+    let build =
+        async { build(options, &attempt.id)?.labels(value.engine().session.owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
     let boot = async {
@@ -431,7 +432,7 @@ async fn start_handle(
     on_close: Ending,
     cancel: &Cancel,
 ) -> Result<Sandbox, Stop> {
-    let owner = value.engine().owner(on_close);
+    let owner = value.engine().session.owner(on_close);
     cancel.guard(own_stopped(value, handle, |_| Some(&owner))).await?;
     let none = Labels::new();
     match boot(&value.backend, handle, on_close == Ending::Detach, cancel).await {
@@ -561,7 +562,7 @@ async fn pause() -> Result<(), Failure> {
     Ok(())
 }
 
-fn can_start(status: SandboxStatus) -> bool {
+pub(crate) fn can_start(status: SandboxStatus) -> bool {
     matches!(status, SandboxStatus::Created | SandboxStatus::Stopped | SandboxStatus::Crashed)
 }
 

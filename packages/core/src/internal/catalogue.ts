@@ -4,6 +4,7 @@ import * as ByteSize from "effect/ByteSize"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { mebibyte } from "./inputs.ts"
 
 /** The state of a sandbox. From the engine's catalogue (`db/lib/entity/sandbox.rs` of the crate, 0.7.2). */
 export const Status = Schema.Literals(["Created", "Starting", "Running", "Draining", "Paused", "Stopped", "Crashed"])
@@ -84,8 +85,6 @@ export class StopResult extends Schema.Class<StopResult>("@effect-microsandbox/c
   /** Who said so, in the engine's words. */
   source: Schema.optionalKey(Schema.String)
 }) {}
-
-const mebibyte = 1n << 20n
 
 const bytes = (mebibytes: number): ByteSize.ByteSize => ByteSize.fromInputUnsafe(BigInt(mebibytes) * mebibyte)
 

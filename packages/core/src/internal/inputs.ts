@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 
-const mebibyte = 1n << 20n
+export const mebibyte = 1n << 20n
 
 /** What the border's 32 bits can say. */
 const most = 2n ** 32n - 1n
@@ -25,6 +25,10 @@ export const tooSmall = "must be 68 MiB or more"
 export const DiskSize = Memory.check(Schema.makeFilter((size) => isDiskSize(size) || tooSmall))
 
 export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input) / mebibyte)
+
+/** The same for a size that may be left out. */
+export const someMebibytes = (input: ByteSize.Input | undefined): number | undefined =>
+  input === undefined ? undefined : toMebibytes(input)
 
 /** A length of time that is not negative. */
 export const Span = Schema.declare((input: unknown): input is Duration.Input => {

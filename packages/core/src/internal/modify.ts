@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import { type Changes, type Options, Plan } from "../Modify.ts"
 import { decodeOptions } from "./failure.ts"
-import { defined, LabelName, Labels, Memory, Text, toMebibytes, VariableName, Variables } from "./inputs.ts"
+import { defined, LabelName, Labels, Memory, someMebibytes, Text, VariableName, Variables } from "./inputs.ts"
 import { attributesOf, call, subjectOf, type Target } from "./operation.ts"
 
 const Cpus = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))
@@ -24,8 +24,6 @@ export const modifyFields = {
   effect: Schema.optional(Schema.Literals(["now", "next-start"]))
 }
 
-const mebibytes = (size: Changes["memory"]) => size === undefined ? undefined : toMebibytes(size)
-
 const decodePlan = Schema.decodeSync(Plan)
 
 /** Decoded changes and options, for the border. */
@@ -36,9 +34,9 @@ export const toNativeModify = (
   defined({
     cpus: decoded.cpus,
     maxCpus: decoded.maxCpus,
-    memoryMib: mebibytes(decoded.memory),
-    maxMemoryMib: mebibytes(decoded.maxMemory),
-    rootDiskMib: mebibytes(decoded.rootDiskSize),
+    memoryMib: someMebibytes(decoded.memory),
+    maxMemoryMib: someMebibytes(decoded.maxMemory),
+    rootDiskMib: someMebibytes(decoded.rootDiskSize),
     env: decoded.env && { ...decoded.env },
     removeEnv: decoded.removeEnv && [...decoded.removeEnv],
     labels: decoded.labels && { ...decoded.labels },

@@ -1,11 +1,10 @@
 /** The options of a sandbox on their way to the addon: what it must be told, in its units. */
 import type { Native } from "@effect-microsandbox/native"
-import type * as ByteSize from "effect/ByteSize"
 import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
 import type { OnClose } from "../Sandbox.ts"
 import type * as SandboxOptions from "../SandboxOptions.ts"
-import { defined, toMebibytes, toMillis, toSeconds } from "./inputs.ts"
+import { defined, someMebibytes, toMebibytes, toMillis, toSeconds } from "./inputs.ts"
 import { extension, units } from "./optionChecks.ts"
 
 /** Options that have been decoded. */
@@ -13,9 +12,6 @@ type Decoded = typeof SandboxOptions.Options.Type
 
 /** An option that is there. */
 type Given<K extends keyof Decoded> = NonNullable<Decoded[K]>
-
-const mebibytes = (size: ByteSize.Input | undefined): number | undefined =>
-  size === undefined ? undefined : toMebibytes(size)
 
 /** What a span says of an image: no more than a user wrote. */
 export const imageText = (image: Decoded["image"]): string =>
@@ -38,7 +34,7 @@ const toImage = (image: Decoded["image"]): Native.SandboxOptions["image"] => {
 const toRootDisk = (rootDisk: Given<"rootDisk">): NonNullable<Native.SandboxOptions["rootDisk"]> => {
   if (typeof rootDisk !== "object") return { _tag: "Managed", sizeMib: toMebibytes(rootDisk) }
   const { cloneStrategy, disk, flat, format, fstype, size, tmpfs } = rootDisk
-  const sizeMib = mebibytes(size)
+  const sizeMib = someMebibytes(size)
   if (tmpfs) return { _tag: "Tmpfs", ...defined({ sizeMib }) }
   if (flat) return { _tag: "Flat", ...defined({ sizeMib, cloneStrategy, fstype }) }
   return disk === undefined
@@ -58,8 +54,8 @@ const toInit = (init: Given<"init">): NonNullable<Native.SandboxOptions["init"]>
 
 const toSource = (mount: Given<"mounts">[string]): Native.MountOptions["source"] => {
   const { bind, disk, format, fstype, labels = {}, mode = "existing", named, owned, quota, size } = mount
-  const sizeMib = mebibytes(size)
-  const quotaMib = mebibytes(quota)
+  const sizeMib = someMebibytes(size)
+  const quotaMib = someMebibytes(quota)
   if (bind !== undefined) return { _tag: "Bind", path: bind, ...defined({ quotaMib }) }
   if (named !== undefined) return { _tag: "Named", name: named, mode, labels, ...defined({ sizeMib, quotaMib }) }
   if (owned) return { _tag: "Owned", ...defined({ sizeMib, quotaMib }) }
@@ -117,8 +113,8 @@ export const toNativeOptions = (
     ...rest,
     image: toImage(options.image),
     rootDisk: map(options.rootDisk, toRootDisk),
-    memoryMib: mebibytes(memory),
-    maxMemoryMib: mebibytes(maxMemory),
+    memoryMib: someMebibytes(memory),
+    maxMemoryMib: someMebibytes(maxMemory),
     entrypoint: map(options.entrypoint, (words) => [...words]),
     cmd: map(options.cmd, (words) => [...words]),
     init: map(options.init, toInit),
