@@ -1,7 +1,7 @@
 /** The files of one real guest, held against the suites that Node's are held against, and what only a guest has. */
 import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Path, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Path, type PlatformError, Stream } from "effect"
 import * as Crypto from "node:crypto"
 import { fileSystem } from "../../conformance/FileSystem.ts"
 import { keyValueStore } from "../../conformance/KeyValueStore.ts"
@@ -71,7 +71,9 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
         stream: Stream.runForEach(fs.stream("/dev/zero"), () => start),
         write: Effect.andThen(start, Effect.forever(fs.writeFile("to", new Uint8Array(24 << 20)))),
         sink: Stream.run(Stream.take(forever, 1_000_000), fs.sink("/dev/null")),
-        watch: Stream.runDrain(fs.watch(".", { recursive: true, onReady: () => Effect.runSync(start) }))
+        watch: Stream.runDrain(
+          fs.watch(".", { recursive: true, onReady: () => Deferred.doneUnsafe(started, Effect.void) })
+        )
       }
       for (const [name, work] of Object.entries(works)) {
         const fiber = yield* Effect.forkChild(work)
@@ -142,12 +144,12 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       const { fs } = yield* Sandbox.Sandbox
       yield* fs.makeDirectory("tree/deep", { recursive: true })
       yield* fs.writeFileString("tree/deep/file", "")
-      const watched = (at: string, recursive: boolean, change: Effect.Effect<void, unknown>) =>
+      const watched = (at: string, recursive: boolean, change: Effect.Effect<void, PlatformError.PlatformError>) =>
         Effect.gen(function*() {
           const ready = yield* Deferred.make<void>()
           const first = yield* fs.watch(at, {
             recursive,
-            onReady: () => Effect.runSync(Deferred.succeed(ready, undefined))
+            onReady: () => Deferred.doneUnsafe(ready, Effect.void)
           })
             .pipe(Stream.take(1), Stream.runCollect, Effect.forkChild)
           yield* Deferred.await(ready)
