@@ -2,7 +2,7 @@
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem, Option } from "effect"
-import { isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { idle, isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("a life", (it) => {
   it.effect("leaves what it found, 40 times", () =>
@@ -26,7 +26,7 @@ layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("a life", 
         yield* live
         assert.isTrue(yield* isFree("mayfly"), `round ${round}`)
       }
-      assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+      assert.deepStrictEqual(yield* native.live, idle)
       assert.isAtMost(yield* descriptors, before + 2)
     }))
 })

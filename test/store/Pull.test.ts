@@ -7,7 +7,14 @@ import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Gate from "../support/Gate.ts"
 import * as Registry from "../support/Registry.ts"
-import { isFree, layerBackend, rootDirectory, sandboxDirectories, temporaryDirectory } from "../support/Sandboxes.ts"
+import {
+  idle,
+  isFree,
+  layerBackend,
+  rootDirectory,
+  sandboxDirectories,
+  temporaryDirectory
+} from "../support/Sandboxes.ts"
 
 const MiB = 1 << 20
 
@@ -161,7 +168,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
             const after = yield* gate.passed
             assert.isBelow(after, 24 * MiB, `${before} bytes had been pulled`)
             const { native } = yield* Backend.Backend
-            assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+            assert.deepStrictEqual(yield* native.live, idle)
           }),
           backend
         )

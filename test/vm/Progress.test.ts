@@ -3,7 +3,7 @@ import { Backend, Progress, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Layer, Schema, Stream } from "effect"
 import * as Registry from "../support/Registry.ts"
-import { isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { idle, isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 import * as Spans from "../support/Spans.ts"
 
 const stages = [
@@ -118,7 +118,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         assert.deepStrictEqual(said("Sandbox.shell", "process.exit.code"), [3])
         assert.deepStrictEqual(said("Sandbox.spawn", "process.executable.name"), ["sh"])
         const { native } = yield* Backend.Backend
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+        assert.deepStrictEqual(yield* native.live, idle)
       }))
   }
 )

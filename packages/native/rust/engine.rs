@@ -34,6 +34,7 @@ pub struct LiveHandles {
     pub sandboxes: u32,
     pub execs: u32,
     pub logs: u32,
+    pub files: u32,
     pub calls: u32,
 }
 
@@ -44,6 +45,7 @@ pub(crate) enum Kind {
     Sandbox,
     Exec,
     Logs,
+    File,
 }
 
 #[derive(Default)]
@@ -52,6 +54,7 @@ struct Counters {
     sandboxes: AtomicU32,
     execs: AtomicU32,
     logs: AtomicU32,
+    files: AtomicU32,
 }
 
 impl Counters {
@@ -61,6 +64,7 @@ impl Counters {
             Kind::Sandbox => &self.sandboxes,
             Kind::Exec => &self.execs,
             Kind::Logs => &self.logs,
+            Kind::File => &self.files,
         }
     }
 }
@@ -130,6 +134,7 @@ impl EngineState {
             sandboxes: self.live.sandboxes.load(Ordering::Relaxed),
             execs: self.live.execs.load(Ordering::Relaxed),
             logs: self.live.logs.load(Ordering::Relaxed),
+            files: self.live.files.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

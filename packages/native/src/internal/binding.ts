@@ -123,6 +123,21 @@ export declare class Progress {
 
 /** A running sandbox. */
 export declare class Sandbox {
+  get workdir(): string | null
+  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
+  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
+  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
+  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
+  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
+  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
+  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
+  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<GuestFile>>
+
   /**
    * Cut the sandbox as it is now and start a child from there; the sandbox itself goes on, or stays paused. When this
    * fails or is cancelled, nothing of the child is left before it answers.
@@ -276,6 +291,7 @@ export interface ExecOutput {
 
 /** Why a call failed. `message` is the engine's own sentence. */
 export type Failure =
+  | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'Io'; message: string; kind: string; errno?: number }
   | { _tag: 'Http'; message: string; status?: number; timeout: boolean; connect: boolean }
   | { _tag: 'CloudHttp'; message: string; status: number; code?: string }
@@ -391,6 +407,7 @@ export interface LiveHandles {
   sandboxes: number
   execs: number
   logs: number
+  files: number
   calls: number
 }
 
@@ -838,3 +855,15 @@ export interface VsockOptions {
   port: number
   datagram: boolean
 }
+
+export declare class GuestFile {
+  stat(token: CancelToken): Promise<Outcome<FileInfo>>
+  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
+  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  close(): Promise<Outcome<void>>
+}
+export interface FileInfo { kind: string; mode: number; size: number; uid: number; gid: number; accessedAt?: number; modifiedAt?: number }
+export interface FileEntry { path: string; info: FileInfo }
+export interface FileAttributes { mode?: number; uid?: number; gid?: number; size?: number; accessedAt?: number; modifiedAt?: number }
+export interface OpenOptions { flag: string; mode?: number; noFollow: boolean }
