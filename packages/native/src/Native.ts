@@ -53,7 +53,8 @@ export type {
   SandboxInfo,
   SandboxOptions,
   StopOptions,
-  StopResult
+  StopResult,
+  Tunnel
 } from "./internal/binding.ts"
 
 /**

@@ -188,6 +188,29 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+  /** Connect to a TCP port, as the guest sees it: `host` is looked up there. */
+  tunnel(host: string, port: number, token: CancelToken): Promise<Outcome<Tunnel>>
+}
+
+/** A TCP connection from within the guest. */
+export declare class Tunnel {
+  /**
+   * The next bytes, as soon as there are some; empty at the end of what the guest's end sends. A read that is cancelled
+   * has taken nothing.
+   */
+  read(token: CancelToken): Promise<Outcome<Buffer>>
+  /**
+   * Write bytes; answers when the guest's end has given credit for all of them. When this is cancelled, they are written
+   * or not, all of them, and before those of later writes.
+   */
+  write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** End what the host's end sends, after all that was written. Idempotent. */
+  finish(token: CancelToken): Promise<Outcome<void>>
+  /**
+   * End the tunnel and give the handle back. With `linger`, what was written is delivered first, as far as the guest's
+   * end takes it within a second.
+   */
+  close(linger: boolean): Promise<void>
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -338,6 +361,8 @@ export type Failure =
   | { _tag: 'AgentReadyTimeout'; message: string }
   | { _tag: 'ExecSessionLost'; message: string }
   | { _tag: 'MetricsNotReady'; message: string }
+  | { _tag: 'TunnelRefused'; message: string; host: string; port: number; errno?: number }
+  | { _tag: 'TunnelLost'; message: string; errno?: number }
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
@@ -391,6 +416,7 @@ export interface LiveHandles {
   sandboxes: number
   execs: number
   logs: number
+  tunnels: number
   calls: number
 }
 
