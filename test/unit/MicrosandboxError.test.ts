@@ -15,10 +15,10 @@ const rustTags = () => {
 const tagsOf = (schema: typeof Errors.Reason) => schema.members.map((member) => member.fields._tag.schema.literal)
 
 describe("MicrosandboxError", () => {
-  it("has a reason for every failure of the addon, and for those of loading it", () => {
-    const loading = ["AddonMissing", "AddonMismatch", "RuntimeConflict"]
+  it("has a reason for every failure of the addon, and for those that this side finds", () => {
+    const ours = ["AddonMissing", "AddonMismatch", "RuntimeConflict", "WaitTimeout"]
     assert.isAbove(rustTags().length, 60)
-    assert.sameMembers(tagsOf(Errors.Reason), [...rustTags(), ...loading])
+    assert.sameMembers(tagsOf(Errors.Reason), [...rustTags(), ...ours])
   })
 
   it("says what failed, on what, why, and what to do", () => {

@@ -719,6 +719,48 @@ export class AgentReadyTimeout extends Schema.TaggedError<AgentReadyTimeout>()("
 export class ExecSessionLost extends Schema.TaggedError<ExecSessionLost>()("ExecSessionLost", text) {}
 
 /**
+ * The guest could not connect: nothing listens on the port, or the host is unknown or does not answer there.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TunnelRefused extends Schema.TaggedError<TunnelRefused>()("TunnelRefused", {
+  ...text,
+  host: Schema.String,
+  port: Schema.Int,
+  /** The guest's, such as 111 when the connection was refused. */
+  errno: Schema.optionalKey(Schema.Int)
+}) {}
+
+/**
+ * A connection to a port of the guest broke: reset by its other end, or gone with the sandbox.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TunnelLost extends Schema.TaggedError<TunnelLost>()("TunnelLost", {
+  ...text,
+  /** The guest's, such as 104 when the connection was reset. */
+  errno: Schema.optionalKey(Schema.Int)
+}) {}
+
+/**
+ * What was waited for did not come within its time.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class WaitTimeout extends Schema.TaggedError<WaitTimeout>()("WaitTimeout", {
+  ...text,
+  /** What was waited for: `port 8080`, `file /tmp/ready`, `log /ready/`. */
+  what: Schema.String,
+  timeoutMs: Schema.Finite
+}) {}
+
+/**
  * The sandbox has no metrics yet, or no longer.
  *
  * @stability unstable
@@ -995,6 +1037,9 @@ export const Reason = Schema.Union([
   AgentReadyTimeout,
   ExecSessionLost,
   MetricsNotReady,
+  TunnelRefused,
+  TunnelLost,
+  WaitTimeout,
   AddonMissing,
   AddonMismatch,
   RuntimeConflict,

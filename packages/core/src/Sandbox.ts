@@ -14,12 +14,18 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
+import type { HttpClient } from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type { Socket } from "effect/socket/Socket"
+import type { Stdio } from "effect/Stdio"
 import * as Stream from "effect/Stream"
+import type { Terminal } from "effect/Terminal"
+import type { Duplex } from "node:stream"
+import type * as Attach from "./Attach.ts"
 import { Backend } from "./Backend.ts"
 import type { BranchOptions, PauseOptions } from "./Branch.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
@@ -61,6 +67,8 @@ import type * as Modify from "./Modify.ts"
 import type * as Progress from "./Progress.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
 import type * as Snapshot from "./Snapshot.ts"
+import type * as Tunnel from "./Tunnel.ts"
+import type * as Wait from "./Wait.ts"
 
 export {
   /**
@@ -219,6 +227,48 @@ export interface Sandbox {
   readonly fs: FileSystem.FileSystem
   /** The guest's paths, relative to the sandbox's working directory, as Effect's `Path`. */
   readonly path: Path.Path
+  /**
+   * Runs a program face to face with the host's terminal, until it ends or the detach keys are typed (default: `ctrl-]`). The
+   * host's terminal gets its mode back on every way out. The detach keys end the program too: {@link Attach.run} is for one
+   * that is to go on. Fails with `Terminal` when the standard input is no terminal.
+   */
+  readonly attach: (
+    command: string,
+    args?: ReadonlyArray<string>,
+    options?: Attach.Options
+  ) => Effect.Effect<Attach.End, MicrosandboxError, Stdio | Terminal>
+  /** Runs the sandbox's shell face to face with the host's terminal, as `attach` does. */
+  readonly attachShell: (options?: Attach.Options) => Effect.Effect<Attach.End, MicrosandboxError, Stdio | Terminal>
+  /**
+   * A socket to a TCP port of the guest, which needs no published port. It connects when its reader is acquired, and ends with
+   * that scope; it can be acquired again. A failure to connect is a `SocketOpenError` with our error as its cause, whose
+   * reason is `TunnelRefused` when nothing listens. An end without failure gives away what was written, within a second.
+   */
+  readonly socket: (port: number, options?: Tunnel.Options) => Effect.Effect<Socket, MicrosandboxError>
+  /**
+   * The same as a Node stream that is connected, for libraries that take one. It ends with the scope. Fails with
+   * `TunnelRefused` when nothing listens; an error of the stream is our error.
+   */
+  readonly duplex: (port: number, options?: Tunnel.Options) => Effect.Effect<Duplex, MicrosandboxError, Scope.Scope>
+  /**
+   * An HTTP client whose requests all go to a port of the guest, whatever their URL says; one that begins with a path is of
+   * `http://localhost:<port>`. Each request has a connection of its own, which ends with it, and all end with the scope.
+   *
+   * A request that cannot connect, or whose connection breaks, fails with `TransportError` and our error as its cause.
+   */
+  readonly httpClient: (
+    port: number,
+    options?: Tunnel.HttpOptions
+  ) => Effect.Effect<HttpClient, MicrosandboxError, Scope.Scope>
+  /** Waits until a TCP port of the guest accepts a connection, by connecting to it again and again. */
+  readonly waitForPort: (port: number, options?: Wait.PortOptions) => Effect.Effect<void, MicrosandboxError>
+  /**
+   * Waits for a line in the logs that has a text, or that matches, and answers with the line. One that was written before
+   * counts too.
+   */
+  readonly waitForLog: (pattern: string | RegExp, options?: Wait.LogOptions) => Effect.Effect<string, MicrosandboxError>
+  /** Waits until something has a path in the guest. */
+  readonly waitForFile: (path: string, options?: Wait.PollOptions) => Effect.Effect<void, MicrosandboxError>
   /**
    * What it uses: its newest sample. Right after a boot it waits for the first one, at most 10 seconds, and fails with
    * `MetricsNotReady` then. Fails with `MetricsDisabled`, and with `SandboxNotRunning` when the sandbox has stopped.

@@ -6,6 +6,14 @@
  */
 
 /**
+ * Interactive sessions on the host's terminal.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Attach from "./Attach.ts"
+
+/**
  * Where sandboxes live.
  *
  * @stability unstable
@@ -92,3 +100,19 @@ export * as SandboxOptions from "./SandboxOptions.ts"
  * @since 0.1.0
  */
 export * as Snapshot from "./Snapshot.ts"
+
+/**
+ * Ways to a port of a guest.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Tunnel from "./Tunnel.ts"
+
+/**
+ * Waiting until something in a sandbox is ready.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Wait from "./Wait.ts"

@@ -35,6 +35,7 @@ pub struct LiveHandles {
     pub execs: u32,
     pub logs: u32,
     pub files: u32,
+    pub tunnels: u32,
     pub calls: u32,
 }
 
@@ -46,6 +47,7 @@ pub(crate) enum Kind {
     Exec,
     Logs,
     File,
+    Tunnel,
 }
 
 #[derive(Default)]
@@ -55,6 +57,7 @@ struct Counters {
     execs: AtomicU32,
     logs: AtomicU32,
     files: AtomicU32,
+    tunnels: AtomicU32,
 }
 
 impl Counters {
@@ -65,6 +68,7 @@ impl Counters {
             Kind::Exec => &self.execs,
             Kind::Logs => &self.logs,
             Kind::File => &self.files,
+            Kind::Tunnel => &self.tunnels,
         }
     }
 }
@@ -135,6 +139,7 @@ impl EngineState {
             execs: self.live.execs.load(Ordering::Relaxed),
             logs: self.live.logs.load(Ordering::Relaxed),
             files: self.live.files.load(Ordering::Relaxed),
+            tunnels: self.live.tunnels.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

@@ -278,6 +278,16 @@ pub enum Failure {
     MetricsNotReady {
         message: String,
     },
+    TunnelRefused {
+        message: String,
+        host: String,
+        port: u16,
+        errno: Option<i32>,
+    },
+    TunnelLost {
+        message: String,
+        errno: Option<i32>,
+    },
     // What this addon finds before the engine does, or after it.
     HomePathTooLong {
         message: String,
@@ -347,6 +357,15 @@ impl Failure {
 
     pub(crate) fn exec_session_lost() -> Self {
         Self::ExecSessionLost { message: "the connection to the guest ended before the process did".into() }
+    }
+
+    /// `text` is the guest's agent's own.
+    pub(crate) fn tunnel_refused(text: String, host: &str, port: u16) -> Self {
+        Self::TunnelRefused { errno: os_error(&text), message: text, host: host.into(), port }
+    }
+
+    pub(crate) fn tunnel_lost(text: &str) -> Self {
+        Self::TunnelLost { message: text.into(), errno: os_error(text) }
     }
 
     pub(crate) fn home_path_too_long(home: &Path, limit: usize) -> Self {

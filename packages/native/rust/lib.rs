@@ -31,6 +31,7 @@ mod restore;
 mod runtime;
 mod sandbox;
 mod slot;
+mod tunnel;
 
 use napi_derive::{module_init, napi};
 

@@ -58,7 +58,8 @@ export type {
   SandboxInfo,
   SandboxOptions,
   StopOptions,
-  StopResult
+  StopResult,
+  Tunnel
 } from "./internal/binding.ts"
 
 /**

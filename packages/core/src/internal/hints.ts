@@ -19,6 +19,7 @@ export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
   ImageInUse: "remove them first, or force",
   ImageRegistry: "check the reference, the network and the credentials",
   ImageNotCached: "pull it once, or use another pull policy",
+  TunnelRefused: "start what is to listen, and wait for it: sandbox.waitForPort",
   RuntimeVersionMismatch: "unset MSB_PATH, or point it at the expected version",
   AddonMissing: "install the platform package that the message names, or build it: npm run build:native",
   AddonMismatch: "install the same version of both",

@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox, Status, StopOptions } from "../Sandbox.ts"
+import { attach } from "./attach.ts"
 import { type Boot, makeBoot, withStages } from "./boot.ts"
 import { branch } from "./branch.ts"
 import { toInfo, toStopResult } from "./catalogue.ts"
@@ -21,6 +22,8 @@ import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
 import { makePath } from "./path.ts"
+import { tunnel } from "./tunnel.ts"
+import { wait } from "./wait.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
 export type TypeId = typeof TypeId
@@ -53,6 +56,9 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
     spawn: exec.spawn("Sandbox.spawn", target),
     fs: makeFileSystem(target, path),
     path,
+    ...attach(target),
+    ...tunnel(target),
+    ...wait(target),
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
