@@ -15,8 +15,10 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
 import type { BranchOptions, PauseOptions } from "./Branch.ts"
@@ -51,6 +53,7 @@ import { freshName } from "./internal/names.ts"
 import { withoutCredentials } from "./internal/operation.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
 import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
+import { hostStdio } from "./internal/stdio.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import type * as Logs from "./Logs.ts"
 import type * as Metrics from "./Metrics.ts"
@@ -204,6 +207,15 @@ export interface Sandbox {
     args?: ReadonlyArray<string>,
     options?: SpawnOptions
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /**
+   * Runs the commands of `effect/process` in the guest, as Node's spawner runs them on a host; {@link servicesOf} gives it to
+   * a whole program. An error is a `PlatformError` whose cause is the `MicrosandboxError`.
+   *
+   * A program that was let go with `unref` runs on until the sandbox's own scope closes. What is `"inherit"` is the `Stdio`
+   * of the caller, or of this process. Variables that are taken away take an `env` in the guest, and more descriptors than
+   * three a shell.
+   */
+  readonly spawner: ChildProcessSpawner["Service"]
   /**
    * What it uses: its newest sample. Right after a boot it waits for the first one, at most 10 seconds, and fails with
    * `MetricsNotReady` then. Fails with `MetricsDisabled`, and with `SandboxNotRunning` when the sandbox has stopped.
@@ -1039,3 +1051,38 @@ export const modifyPlan: (
  */
 export const layer = (options: Options): Layer.Layer<Sandbox, MicrosandboxError, Backend> =>
   Layer.effect(Sandbox, make(options))
+
+/**
+ * The services of a sandbox that is there: with them, a program that knows nothing of sandboxes runs in the guest.
+ *
+ * **Details**
+ *
+ * `ChildProcessSpawner` is the guest's. `Stdio` is the caller's or else this process's: what such a program prints is for
+ * whoever runs it.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const servicesOf = (sandbox: Sandbox): Layer.Layer<ChildProcessSpawner | Stdio.Stdio> =>
+  Layer.effectContext(Effect.map(hostStdio, (stdio) =>
+    Context.make(ChildProcessSpawner, sandbox.spawner).pipe(
+      Context.add(Stdio.Stdio, stdio)
+    )))
+
+/**
+ * One sandbox for a whole program that knows nothing of sandboxes: the services that `NodeServices.layer` has, of the guest.
+ *
+ * **When to use**
+ *
+ * Use to run an Effect program in a sandbox by giving it another layer. {@link servicesOf} does so with a sandbox that is
+ * there already.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const services = (
+  options: Options
+): Layer.Layer<ChildProcessSpawner | Stdio.Stdio, MicrosandboxError, Backend> =>
+  Layer.unwrap(Effect.map(make(options), servicesOf))

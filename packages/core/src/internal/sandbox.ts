@@ -19,6 +19,7 @@ import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
+import { makeSpawner } from "./spawner.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
 export type TypeId = typeof TypeId
@@ -35,9 +36,16 @@ interface Ending {
   onClose: OnClose
 }
 
-const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: Ending): Sandbox => {
+const makeSandbox = (
+  { native, watch }: Engine,
+  handle: Native.Sandbox,
+  ending: Ending,
+  scope: Scope.Scope
+): Sandbox => {
   const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
+  const run = exec.exec("Sandbox.exec", target)
+  const spawn = exec.spawn("Sandbox.spawn", target)
   const runShell = exec.exec("Sandbox.shell", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
@@ -45,9 +53,10 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
     [TypeId]: TypeId,
     name: handle.name,
     id: handle.id,
-    exec: exec.exec("Sandbox.exec", target),
+    exec: run,
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
-    spawn: exec.spawn("Sandbox.spawn", target),
+    spawn,
+    spawner: makeSpawner({ exec: run, spawn, scope }),
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
@@ -137,7 +146,7 @@ export const acquireSandbox = (
       (handle) => close(handle, ending ?? { onClose: undo(handle) }, span)
     ).pipe(mapFailure(subject), withStages(boot, name === undefined ? subject : { ...subject, sandbox: name }))
     ending = { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
-    return makeSandbox(engine, handle, ending)
+    return makeSandbox(engine, handle, ending, yield* Effect.scope)
   })
 
 /** Takes the children of one call: each has its own outcome, and those that started end with the scope, all at once. */
@@ -160,10 +169,11 @@ const acquireBranches = (
         { concurrency: "unbounded" }
       ).pipe(Effect.flatMap((exits) => Exit.asVoidAll(exits)))
     const outcomes = yield* mapFailure(subject)(engine.native.acquire(run, release))
+    const scope = yield* Effect.scope
     return outcomes.map((outcome) => {
       if (outcome._tag === "Failed") return Exit.fail(toError({ ...subject, sandbox: outcome.name }, outcome.failure))
       const ending: Ending = { onClose }
       endings.set(outcome.name, ending)
-      return Exit.succeed(makeSandbox(engine, outcome.sandbox, ending))
+      return Exit.succeed(makeSandbox(engine, outcome.sandbox, ending, scope))
     })
   })
