@@ -1,11 +1,11 @@
 /** What a spawner of a guest has beside what every spawner has: its errors' cause, the host's streams, and its sandbox. */
 import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Layer, type PlatformError, Scope, Sink, Stdio, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ExitCode } from "effect/process/ChildProcessSpawner"
 import { program } from "../../demo/SameProgram.ts"
-import { NodeServices } from "@effect/platform-node"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(
@@ -76,11 +76,12 @@ layer(layerGuest, { timeout: "10 minutes", excludeTestServices: true })("the spa
   it.effect("gives a program the host's streams, all of what it prints before its end is told", () =>
     Effect.gen(function*() {
       const { stdio, written } = makeHost("from the host\n")
-      const code = yield* sh("cat; echo err >&2; exit 3", { stdin: "inherit", stdout: "inherit", stderr: "inherit" }).pipe(
-        Effect.flatMap((handle) => handle.exitCode),
-        Effect.scoped,
-        Effect.provideService(Stdio.Stdio, stdio)
-      )
+      const code = yield* sh("cat; echo err >&2; exit 3", { stdin: "inherit", stdout: "inherit", stderr: "inherit" })
+        .pipe(
+          Effect.flatMap((handle) => handle.exitCode),
+          Effect.scoped,
+          Effect.provideService(Stdio.Stdio, stdio)
+        )
       assert.strictEqual(code, ExitCode(3))
       assert.deepStrictEqual([written.stdout.join(""), written.stderr.join("")], ["from the host\n", "err\n"])
     }))

@@ -13,8 +13,10 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Path from "effect/Path"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -216,6 +218,19 @@ export interface Sandbox {
    * three a shell.
    */
   readonly spawner: ChildProcessSpawner["Service"]
+  /**
+   * The guest's files as Effect's `FileSystem`: a program that uses one works on them when it is given this. A relative path
+   * is relative to the sandbox's working directory. A failure is a `PlatformError` with this SDK's error as its cause; the
+   * reason of a sandbox that has gone is `Unknown`.
+   *
+   * The guest's agent does the work, as root, and what is made belongs to root; `access` asks for the sandbox's user. Times
+   * are whole seconds. `link`, `File.sync` and `access` for reading or writing need `ln`, `sync` and a shell in the guest.
+   * `readFile` takes at most 1 GiB, and a directory at most a million entries. A FIFO and a terminal are refused: use a
+   * program for them.
+   */
+  readonly fs: FileSystem.FileSystem
+  /** The guest's paths, relative to the sandbox's working directory, as Effect's `Path`. */
+  readonly path: Path.Path
   /**
    * What it uses: its newest sample. Right after a boot it waits for the first one, at most 10 seconds, and fails with
    * `MetricsNotReady` then. Fails with `MetricsDisabled`, and with `SandboxNotRunning` when the sandbox has stopped.
@@ -1053,20 +1068,31 @@ export const layer = (options: Options): Layer.Layer<Sandbox, MicrosandboxError,
   Layer.effect(Sandbox, make(options))
 
 /**
+ * What a program finds in a guest as it would find it on a host.
+ *
+ * @stability unstable
+ * @category services
+ * @since 0.1.0
+ */
+export type Services = ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Stdio.Stdio
+
+/**
  * The services of a sandbox that is there: with them, a program that knows nothing of sandboxes runs in the guest.
  *
  * **Details**
  *
- * `ChildProcessSpawner` is the guest's. `Stdio` is the caller's or else this process's: what such a program prints is for
+ * Programs, files and paths are the guest's. `Stdio` is the caller's or else this process's: what such a program prints is for
  * whoever runs it.
  *
  * @stability unstable
  * @category layers
  * @since 0.1.0
  */
-export const servicesOf = (sandbox: Sandbox): Layer.Layer<ChildProcessSpawner | Stdio.Stdio> =>
+export const servicesOf = (sandbox: Sandbox): Layer.Layer<Services> =>
   Layer.effectContext(Effect.map(hostStdio, (stdio) =>
     Context.make(ChildProcessSpawner, sandbox.spawner).pipe(
+      Context.add(FileSystem.FileSystem, sandbox.fs),
+      Context.add(Path.Path, sandbox.path),
       Context.add(Stdio.Stdio, stdio)
     )))
 
@@ -1084,5 +1110,4 @@ export const servicesOf = (sandbox: Sandbox): Layer.Layer<ChildProcessSpawner | 
  */
 export const services = (
   options: Options
-): Layer.Layer<ChildProcessSpawner | Stdio.Stdio, MicrosandboxError, Backend> =>
-  Layer.unwrap(Effect.map(make(options), servicesOf))
+): Layer.Layer<Services, MicrosandboxError, Backend> => Layer.unwrap(Effect.map(make(options), servicesOf))

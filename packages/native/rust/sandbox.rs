@@ -18,6 +18,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
+use crate::guest::Guest;
 use crate::options::{RegistryOptions, SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
@@ -74,6 +75,7 @@ pub enum Ending {
 
 pub(crate) struct SandboxValue {
     pub(crate) sandbox: EngineSandbox,
+    pub(crate) guest: Guest,
     pub(crate) live: Live,
     /// Lives on when this process ends.
     detached: AtomicBool,
@@ -92,6 +94,7 @@ pub struct Sandbox {
     name: String,
     id: String,
     shell: String,
+    workdir: Option<String>,
     connected: bool,
     /// One restart at a time.
     restarting: tokio::sync::Mutex<()>,
@@ -104,6 +107,7 @@ impl Sandbox {
             name: sandbox.name().to_owned(),
             id: sandbox.id().as_str().to_owned(),
             shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
+            workdir: sandbox.config().spec.runtime.workdir.clone(),
             connected: false,
             restarting: tokio::sync::Mutex::new(()),
             slot: Slot::new("sandbox", SandboxValue::new(sandbox, engine, false)),
@@ -137,6 +141,13 @@ impl Sandbox {
     #[must_use]
     pub fn shell(&self) -> String {
         self.shell.clone()
+    }
+
+    /// Where its programs start; at the root, when that is absent.
+    #[napi(getter, catch_unwind)]
+    #[must_use]
+    pub fn workdir(&self) -> Option<String> {
+        self.workdir.clone()
     }
 
     /// The state of the sandbox, looked up now.
@@ -324,7 +335,8 @@ impl Sandbox {
 
 impl SandboxValue {
     fn new(sandbox: EngineSandbox, engine: &Arc<EngineState>, detached: bool) -> Self {
-        Self { sandbox, live: engine.count(Kind::Sandbox), detached: AtomicBool::new(detached) }
+        let live = engine.count(Kind::Sandbox);
+        Self { sandbox, guest: Guest::default(), live, detached: AtomicBool::new(detached) }
     }
 
     /// Whether this engine is the owner.

@@ -14,11 +14,13 @@ import { branch } from "./branch.ts"
 import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
+import { makeFileSystem } from "./fileSystem.ts"
 import { Span, toMillis } from "./inputs.ts"
 import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
+import { makePath } from "./path.ts"
 import { makeSpawner } from "./spawner.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
@@ -44,6 +46,8 @@ const makeSandbox = (
 ): Sandbox => {
   const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
+  const path = makePath(handle.workdir ?? "/")
+  const fs = makeFileSystem(target, path)
   const run = exec.exec("Sandbox.exec", target)
   const spawn = exec.spawn("Sandbox.spawn", target)
   const runShell = exec.exec("Sandbox.shell", target)
@@ -56,7 +60,9 @@ const makeSandbox = (
     exec: run,
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
     spawn,
-    spawner: makeSpawner({ exec: run, spawn, scope }),
+    spawner: makeSpawner({ exec: run, spawn, fs, path, scope }),
+    fs,
+    path,
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as PlatformError from "effect/PlatformError"
+import type * as PlatformError from "effect/PlatformError"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Queue from "effect/Queue"
@@ -26,6 +26,8 @@ import { hostStdio } from "./stdio.ts"
 export interface Guest {
   readonly exec: Sandbox["exec"]
   readonly spawn: Sandbox["spawn"]
+  readonly fs: Sandbox["fs"]
+  readonly path: Sandbox["path"]
   /** The sandbox's own: a program that was let go runs on until this closes. */
   readonly scope: Scope.Scope
 }
@@ -55,25 +57,11 @@ export const makeSpawner = (guest: Guest): ChildProcessSpawner.ChildProcessSpawn
 }
 
 /** A directory of work must be there before anything is started; the agent does not tell it from a missing program. */
-const resolveDirectory = Effect.fnUntraced(function*(
-  { exec }: Guest,
-  command: ChildProcess.StandardCommand
-): Effect.fn.Return<string | undefined, PlatformError.PlatformError> {
-  const { cwd } = command.options
-  if (cwd === undefined) return undefined
-  const { success } = yield* exec("/bin/sh", ["-c", "[ -e \"$1\" ]", "sh", cwd]).pipe(
-    Effect.mapError(toCommandError(command, "spawn"))
-  )
-  if (!success) {
-    return yield* PlatformError.systemError({
-      _tag: "NotFound",
-      module: "FileSystem",
-      method: "access",
-      pathOrDescriptor: cwd
-    })
-  }
-  return cwd
-})
+const resolveDirectory = (
+  { fs, path }: Guest,
+  { options: { cwd } }: ChildProcess.StandardCommand
+): Effect.Effect<string | undefined, PlatformError.PlatformError> =>
+  cwd === undefined ? Effect.undefined : Effect.as(fs.access(cwd), path.resolve(cwd))
 
 const spawnOne = (
   guest: Guest,
