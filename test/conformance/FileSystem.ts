@@ -1,12 +1,16 @@
 /** What a `FileSystem` does, whatever it is of: the same cases for this machine and for a guest. Each makes its own files. */
 import { assert, type Vitest } from "@effect/vitest"
-import { Effect, FileSystem, Option, Path, PlatformError, Ref, Stream } from "effect"
+import { Effect, FileSystem, Option, Path, PlatformError, Ref, type Scope, Stream } from "effect"
 
 type Services = FileSystem.FileSystem | Path.Path
 
 /** A directory of one case, by its real path, and the two services. */
 const inDirectory = <A, E>(
-  body: (fs: FileSystem.FileSystem, at: (name: string) => string, path: Path.Path) => Effect.Effect<A, E, Services>
+  body: (
+    fs: FileSystem.FileSystem,
+    at: (name: string) => string,
+    path: Path.Path
+  ) => Effect.Effect<A, E, Services | Scope.Scope>
 ) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -437,10 +441,7 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
       yield* fs.writeFileString(at("from"), "")
       yield* fs.utimes(at("from"), 1_100_000_000, 1_200_000_000)
       yield* fs.copy(at("from"), at("kept"), { preserveTimestamps: true })
-      yield* fs.copy(at("from"), at("fresh"))
-      const time = (name: string) => Effect.map(fs.stat(at(name)), ({ mtime }) => Option.getOrThrow(mtime).getTime())
-      assert.strictEqual(yield* time("kept"), 1_200_000_000_000)
-      assert.isAbove(yield* time("fresh"), 1_200_000_000_000)
+      assert.deepStrictEqual((yield* fs.stat(at("kept"))).mtime, Option.some(new Date(1_200_000_000_000)))
     })))
 
   it.effect("refuses to copy what cannot be", () =>
@@ -729,5 +730,5 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
       yield* until(Effect.map(Ref.get(seen), (seen) => seen.includes("Update changed")))
       yield* fs.remove(at("removed"))
       yield* until(Effect.map(Ref.get(seen), (seen) => seen.includes("Remove removed")))
-    })).pipe(Effect.scoped))
+    })))
 }

@@ -1,6 +1,6 @@
 /** What a `KeyValueStore` on a file system does: the same cases for this machine and for a guest. */
 import { assert, type Vitest } from "@effect/vitest"
-import { Effect, FileSystem, Layer, Path, Schema } from "effect"
+import { Effect, FileSystem, Layer, Path, type PlatformError, Schema } from "effect"
 import { KeyValueStore } from "effect/persistence"
 
 type Services = FileSystem.FileSystem | Path.Path
@@ -9,7 +9,7 @@ type Services = FileSystem.FileSystem | Path.Path
 const inStore = <A, E>(
   body: (
     store: KeyValueStore.KeyValueStore,
-    again: Effect.Effect<KeyValueStore.KeyValueStore, unknown, Services>
+    again: Effect.Effect<KeyValueStore.KeyValueStore, PlatformError.PlatformError, Services>
   ) => Effect.Effect<A, E, Services>
 ) =>
   Effect.gen(function*() {

@@ -1,7 +1,7 @@
 /** The files of one real guest, held against the suites that Node's are held against, and what only a guest has. */
 import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Path, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, FileSystem, Layer, Path, type PlatformError, Stream } from "effect"
 import * as Crypto from "node:crypto"
 import { fileSystem } from "../../conformance/FileSystem.ts"
 import { keyValueStore } from "../../conformance/KeyValueStore.ts"
@@ -9,7 +9,7 @@ import { path } from "../../conformance/Path.ts"
 import { layerBackend, rootDirectory } from "../../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(
-  Effect.map(rootDirectory, (image) => Sandbox.layer({ image, workdir: "/srv", memory: "512 MiB" }))
+  Effect.map(rootDirectory, (image) => Sandbox.layer({ image, workdir: "/root", memory: "512 MiB" }))
 ).pipe(Layer.provideMerge(layerBackend))
 
 /** The program's services, of the guest. */
@@ -29,7 +29,7 @@ const nothing = { calls: 0, execs: 0, files: 0 }
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a guest", (it) => {
   it.layer(layerGuest)("its file system", fileSystem)
 
-  it.layer(layerGuest)("its path", (it) => path(it, Effect.succeed("/srv")))
+  it.layer(layerGuest)("its path", (it) => path(it, Effect.succeed("/root")))
 
   it.layer(layerGuest)("a key-value store on its files", keyValueStore)
 
@@ -38,10 +38,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       const { exec, fs } = yield* Sandbox.Sandbox
       yield* exec("sh", ["-c", "echo program > from-program"])
       assert.strictEqual(yield* fs.readFileString("from-program"), "program\n")
-      assert.strictEqual(yield* fs.realPath("from-program"), "/srv/from-program")
+      assert.strictEqual(yield* fs.realPath("from-program"), "/root/from-program")
       yield* fs.writeFileString("script", "#!/bin/sh\necho ran\n", { mode: 0o755 })
       // Closed by then: a file that is written to cannot be run.
-      assert.strictEqual((yield* exec("/srv/script")).stdout, "ran\n")
+      assert.strictEqual((yield* exec("/root/script")).stdout, "ran\n")
     }))
 
   it.effect("takes and gives a large file with an equal hash", () =>
@@ -71,7 +71,9 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
         stream: Stream.runForEach(fs.stream("/dev/zero"), () => start),
         write: Effect.andThen(start, Effect.forever(fs.writeFile("to", new Uint8Array(24 << 20)))),
         sink: Stream.run(Stream.take(forever, 1_000_000), fs.sink("/dev/null")),
-        watch: Stream.runDrain(fs.watch(".", { recursive: true, onReady: () => Effect.runSync(start) }))
+        watch: Stream.runDrain(
+          fs.watch(".", { recursive: true, onReady: () => Deferred.doneUnsafe(started, Effect.void) })
+        )
       }
       for (const [name, work] of Object.entries(works)) {
         const fiber = yield* Effect.forkChild(work)
@@ -142,12 +144,12 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       const { fs } = yield* Sandbox.Sandbox
       yield* fs.makeDirectory("tree/deep", { recursive: true })
       yield* fs.writeFileString("tree/deep/file", "")
-      const watched = (at: string, recursive: boolean, change: Effect.Effect<void, unknown>) =>
+      const watched = (at: string, recursive: boolean, change: Effect.Effect<void, PlatformError.PlatformError>) =>
         Effect.gen(function*() {
           const ready = yield* Deferred.make<void>()
           const first = yield* fs.watch(at, {
             recursive,
-            onReady: () => Effect.runSync(Deferred.succeed(ready, undefined))
+            onReady: () => Deferred.doneUnsafe(ready, Effect.void)
           })
             .pipe(Stream.take(1), Stream.runCollect, Effect.forkChild)
           yield* Deferred.await(ready)

@@ -222,7 +222,7 @@ class GuestFile implements FileSystem.File {
     explicit: bigint | undefined
   ) {
     if (explicit !== undefined && explicit < 0n) {
-      return yield* Effect.fail(badArgument(method, "Cannot read before the start of the file"))
+      return yield* badArgument(method, "Cannot read before the start of the file")
     }
     const position = explicit ?? this.position
     const parts: Array<Uint8Array> = []
@@ -543,12 +543,12 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
     ...fs,
     stream: (at, options = {}) =>
       Stream.unwrap(Effect.gen(function*() {
-        const { bytesToRead, chunkSize = batchBytes, offset = 0 } = options
+        const { bytesToRead, chunkSize = batchBytes, offset } = options
         if (!Number.isInteger(chunkSize) || chunkSize < 0) {
-          return yield* Effect.fail(badArgument("stream", "chunkSize must be a non-negative integer"))
+          return yield* badArgument("stream", "chunkSize must be a non-negative integer")
         }
         const file = yield* openAs("stream", at)
-        yield* file.seek(ByteSize.fromInputUnsafe(offset), "start")
+        if (offset !== undefined) yield* file.seek(ByteSize.fromInputUnsafe(offset), "start")
         return chunks(file, chunkSize, bytesToRead === undefined ? undefined : ByteSize.fromInputUnsafe(bytesToRead))
       })),
     sink: (at, options) =>

@@ -1,6 +1,5 @@
 /** Watching the files of a guest: told by its kernel where the guest has a program for that, and found by looking where not. */
 import type { Native } from "@effect-microsandbox/native"
-import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
