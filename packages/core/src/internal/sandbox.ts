@@ -39,6 +39,8 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
   const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
   const runShell = exec.exec("Sandbox.shell", target)
+  const runDefault = exec.exec("Sandbox.execDefault", target)
+  const startDefault = exec.spawn("Sandbox.spawnDefault", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
   return {
@@ -47,7 +49,9 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
     id: handle.id,
     exec: exec.exec("Sandbox.exec", target),
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
+    execDefault: (options) => runDefault(undefined, [], options),
     spawn: exec.spawn("Sandbox.spawn", target),
+    spawnDefault: (options) => startDefault(undefined, [], options),
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
