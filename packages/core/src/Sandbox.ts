@@ -196,19 +196,28 @@ export interface Sandbox {
    * Runs a program and collects its output; a non-zero exit code is a value, not an error. Interruption kills the
    * program's process group and waits for the guest's word that it has gone, at most 5 seconds.
    */
-  readonly exec: (
+  readonly exec: <E = never, R = never>(
     command: string,
     args?: ReadonlyArray<string>,
-    options?: ExecOptions
-  ) => Effect.Effect<ExecOutput, MicrosandboxError>
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
   /** Runs a script in the sandbox's shell, as `exec` does. */
-  readonly shell: (script: string, options?: ExecOptions) => Effect.Effect<ExecOutput, MicrosandboxError>
+  readonly shell: <E = never, R = never>(
+    script: string,
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
+  /** Runs the sandbox's entrypoint and command, as `exec` does. Fails with `NoDefaultCommand` when it has none. */
+  readonly execDefault: <E = never, R = never>(
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
   /** Starts a program; its scope ends it. */
   readonly spawn: (
     command: string,
     args?: ReadonlyArray<string>,
     options?: SpawnOptions
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /** Starts the sandbox's entrypoint and command, as `spawn` does. Fails with `NoDefaultCommand` when it has none. */
+  readonly spawnDefault: (options?: SpawnOptions) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
   /**
    * Runs the commands of `effect/process` in the guest, as Node's spawner runs them on a host; {@link servicesOf} gives it to
    * a whole program. An error is a `PlatformError` whose cause is the `MicrosandboxError`.

@@ -92,7 +92,7 @@ export const openDescriptors = Effect.fnUntraced(function*(
     return toError(Effect.map(
       sandbox.spawn("/bin/sh", ["-c", `exec cat ${direction}"$1"`, "sh", `${directory}/${descriptor.fd}`], {
         cwd: "/",
-        stdin: true
+        stdin: "pipe"
       }),
       (peer): OpenDescriptor => ({ ...descriptor, peer })
     ))

@@ -87,7 +87,7 @@ const defaultPath = "/bin:/usr/bin"
 export const lookUp = Effect.fnUntraced(function*(
   exec: Sandbox["exec"],
   command: ChildProcess.StandardCommand,
-  { args: _, command: program, options }: GuestCommand,
+  { command: program, options }: GuestCommand,
   replaced: boolean
 ): Effect.fn.Return<void, PlatformError> {
   const path = options.env?.PATH ?? (replaced ? defaultPath : undefined)

@@ -51,6 +51,8 @@ const makeSandbox = (
   const run = exec.exec("Sandbox.exec", target)
   const spawn = exec.spawn("Sandbox.spawn", target)
   const runShell = exec.exec("Sandbox.shell", target)
+  const runDefault = exec.exec("Sandbox.execDefault", target)
+  const startDefault = exec.spawn("Sandbox.spawnDefault", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
   return {
@@ -63,6 +65,8 @@ const makeSandbox = (
     spawner: makeSpawner({ exec: run, spawn, fs, path, scope }),
     fs,
     path,
+    execDefault: (options) => runDefault(undefined, [], options),
+    spawnDefault: (options) => startDefault(undefined, [], options),
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),

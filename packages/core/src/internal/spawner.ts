@@ -92,12 +92,13 @@ const start = (
   { spawn }: Guest,
   command: ChildProcess.StandardCommand,
   run: GuestCommand,
-  { stdin }: Streams
+  { stderr, stdin, stdout }: Streams
 ): Effect.Effect<ExecHandle, PlatformError.PlatformError, Scope.Scope> => {
   const begin = ({ args, command, options }: GuestCommand) =>
     spawn(command, args, {
       ...options,
-      ...stdin.stream === "ignore" ? {} : { stdin: true }
+      ...stdin.stream === "ignore" ? {} : { stdin: "pipe" as const },
+      ...stdout === "ignore" && stderr === "ignore" ? { output: "discard" as const } : {}
     })
   return begin(run).pipe(
     Effect.catchIf(
@@ -145,8 +146,8 @@ const manage = Effect.fnUntraced(function*(
 
   yield* Effect.forkIn(
     Effect.andThen(Deferred.into(handle.exitStatus, exit), Deferred.await(exit)).pipe(
-      Effect.flatMap(({ exitCode, success }) => {
-        failed = !success && exitCode !== -1
+      Effect.flatMap(({ signaled, success }) => {
+        failed = !success && !signaled
         // A program that has failed takes with it what it has started.
         return failed && detached ? Effect.forkIn(cleanUp, scope) : Effect.void
       }),
@@ -237,10 +238,10 @@ const manage = Effect.fnUntraced(function*(
     exitCode: Effect.raceFirst(
       Effect.flatMap(
         Effect.mapError(Deferred.await(exit), toCommandError(command, "exitCode")),
-        ({ exitCode }) =>
+        ({ exitCode, signaled }) =>
           Effect.flatMap(Deferred.isDone(inputFailure), (cut) => {
             if (cut) return Deferred.await(inputFailure)
-            return exitCode === -1
+            return signaled
               ? Effect.fail(systemError(command, "exitCode", "Unknown", "a signal ended the program"))
               : Effect.as(flushed, ChildProcessSpawner.ExitCode(exitCode))
           })

@@ -84,11 +84,17 @@ export declare class Engine {
 
 /** A program that was started. */
 export declare class Exec {
+  /** The process id in the guest. */
+  get pid(): number
   /**
-   * The next events: waits for one, then takes what else is there, up to about `max_bytes`.
-   * An empty list means that the program has ended and all of it was read.
+   * The next events of those that are wanted: waits for one, then takes what else is there, up to about `max_bytes`.
+   * An empty list means that the program has ended and all of them were read.
    */
-  read(maxBytes: number, token: CancelToken): Promise<Outcome<Array<ExecEvent>>>
+  read(wanted: 'stdout' | 'stderr' | 'all' | 'events', maxBytes: number, token: CancelToken): Promise<Outcome<Array<ExecEvent>>>
+  /** Wait for the program's end: its exit code. What it has printed may not have been read by then. */
+  wait(token: CancelToken): Promise<Outcome<number>>
+  /** Wait for the program's end and take the output that nobody has read. */
+  collect(token: CancelToken): Promise<Outcome<ExecOutput>>
   /** Write to the program's stdin; answers when the guest's relay has taken it. */
   write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
   /** End the program's stdin. Idempotent. */
@@ -289,23 +295,26 @@ export type ExecEvent =
   | { _tag: 'Started'; pid: number }
   | { _tag: 'Stdout'; data: Buffer }
   | { _tag: 'Stderr'; data: Buffer }
+  | { _tag: 'Dropped'; output: 'stdout' | 'stderr'; bytes: number }
   | { _tag: 'StdinFailed'; message: string; errno?: number }
   | { _tag: 'Exited'; code: number }
 
 /** What to run. */
 export interface ExecOptions {
-  command: string
+  /** The sandbox's default command when absent. */
+  command?: string
   args: Array<string>
   cwd?: string
   user?: string
   env?: Record<string, string>
-  tty?: boolean
-  /** Kill the program after this time. Collected calls only; a stream is timed by its reader. */
+  rlimits?: Array<RlimitOptions>
+  /** The size of its terminal; none when absent. */
+  tty?: TerminalSize
+  /** Kill the program after this time. */
   timeoutMs?: number
-  /** `spawn`: keep stdin open for `write`; `/dev/null` otherwise. */
-  stdin?: boolean
-  /** `exec`: what the program reads from stdin. */
+  /** What the program reads from stdin, to its end. Absent with `spawn`, its stdin stays open. */
   stdinData?: Buffer
+  output: OutputPolicy
 }
 
 /** A program's whole output. */
@@ -314,6 +323,8 @@ export interface ExecOutput {
   exitCode: number
   stdout: Buffer
   stderr: Buffer
+  droppedStdout: number
+  droppedStderr: number
 }
 
 /** Why a call failed. `message` is the engine's own sentence. */
@@ -343,7 +354,7 @@ export type Failure =
   | { _tag: 'ControlStateChanged'; message: string }
   | { _tag: 'ControlSecretBatch'; message: string; appliedCount: number; failedIndex: number }
   | { _tag: 'Nix'; message: string; errno: number }
-  | { _tag: 'ExecTimeout'; message: string; timeoutMs: number }
+  | { _tag: 'ExecTimeout'; message: string; timeoutMs: number; stdout: string; stderr: string }
   | { _tag: 'ExecFailed'; message: string; kind: string; errno?: number; errnoName?: string; stage?: string }
   | { _tag: 'Terminal'; message: string }
   | { _tag: 'SandboxFsOps'; message: string; errno?: number }
@@ -379,6 +390,8 @@ export type Failure =
   | { _tag: 'KillTimeout'; message: string }
   | { _tag: 'AgentReadyTimeout'; message: string }
   | { _tag: 'ExecSessionLost'; message: string }
+  | { _tag: 'OutputOverflow'; message: string; limitBytes: number; stdout: string; stderr: string }
+  | { _tag: 'StdinFailed'; message: string; errno?: number }
   | { _tag: 'MetricsNotReady'; message: string }
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
@@ -618,6 +631,12 @@ export interface OpenOptions {
   /** Refuse a path that is a symbolic link. */
   noFollow: boolean
 }
+/** What becomes of output that nobody reads. Sizes in bytes. */
+export type OutputPolicy =
+  | { _tag: 'Wait'; limit: number }
+  | { _tag: 'Fail'; limit: number }
+  | { _tag: 'Keep'; head: number; tail: number }
+  | { _tag: 'Discard' }
 
 /** The guest's owner of files that the host made. */
 export interface OwnerOptions {
@@ -896,6 +915,11 @@ export interface SweepReport {
   stopped: Array<string>
   /** Those that could not be removed within the time. */
   failed: Array<SweepFailure>
+}
+
+export interface TerminalSize {
+  rows: number
+  columns: number
 }
 
 /**
