@@ -85,7 +85,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       const sandbox = yield* Sandbox.Sandbox
       // It goes on only when we answer, and we answer only to what it has printed.
       const program = yield* sandbox.spawn("sh", ["-c", "echo first; read line; echo got $line; exit 3"], {
-        stdin: true
+        stdin: "pipe"
       })
       assert.isAbove(program.pid, 0)
       const seen: Array<string> = []
@@ -98,7 +98,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
         })
       )
       assert.deepStrictEqual(seen, ["first", "got answer"])
-      assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 3, success: false })
+      assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 3, success: false, signaled: false })
     }))
 
   it.effect("keeps its two outputs apart, and in order", () =>
@@ -129,7 +129,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
           ["Stdout", "one\n"],
           ["Stderr", "two\n"],
           ["Stdout", "three\n"],
-          { _tag: "Exited", code: 4 }
+          { _tag: "Exited", code: 4, signaled: false }
         ]
       )
     }))
@@ -137,7 +137,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
   it.effect("loses nothing to a reader that is interrupted just as output comes", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      const program = yield* sandbox.spawn("cat", [], { stdin: true })
+      const program = yield* sandbox.spawn("cat", [], { stdin: "pipe" })
       const lines = Array.from({ length: 40 }, (_, index) => `line ${index}\n`)
       const input = yield* Queue.make<string, Cause.Done>()
       yield* Effect.forkChild(Stream.run(Stream.fromQueue(input), program.stdin))
@@ -155,7 +155,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       yield* Queue.end(input)
       seen += yield* Stream.mkString(Stream.decodeText(program.stdout))
       assert.strictEqual(seen, lines.join(""))
-      assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 0, success: true })
+      assert.deepStrictEqual(yield* program.exitStatus, { exitCode: 0, success: true, signaled: false })
     }))
 
   it.effect("is told apart from a connection that was lost", () =>
@@ -180,18 +180,18 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       ])
       yield* Stream.runHead(trapped.stdout)
       yield* trapped.signal(15)
-      assert.deepStrictEqual(yield* trapped.exitStatus, { exitCode: 5, success: false })
+      assert.deepStrictEqual(yield* trapped.exitStatus, { exitCode: 5, success: false, signaled: false })
       const stubborn = yield* sandbox.spawn("sh", ["-c", "trap '' TERM; echo on; sleep 4321"])
       yield* Stream.runHead(stubborn.stdout)
       yield* stubborn.kill
-      assert.deepStrictEqual(yield* stubborn.exitStatus, { exitCode: -1, success: false })
+      assert.deepStrictEqual(yield* stubborn.exitStatus, { exitCode: -1, success: false, signaled: true })
       assert.deepStrictEqual(yield* guestProcesses("4321"), [])
     }))
 
   it.effect("gets a terminal of the size that it is told", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      const program = yield* sandbox.spawn("sh", ["-c", "read line; stty size"], { tty: true, stdin: true })
+      const program = yield* sandbox.spawn("sh", ["-c", "read line; stty size"], { tty: true, stdin: "pipe" })
       yield* program.resize(40, 132)
       yield* Stream.run(Stream.make("\n"), program.stdin)
       assert.include(yield* Stream.mkString(Stream.decodeText(program.stdout)), "40 132")

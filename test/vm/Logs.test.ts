@@ -19,7 +19,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the l
           (entry) => entry.text === "first\n" ? Deferred.succeed(printed, entry) : Effect.void
         )))
         const program = yield* sandbox.spawn("sh", ["-c", "echo first; read line; echo $line; echo wrong >&2"], {
-          stdin: true
+          stdin: "pipe"
         })
         // It is in the log while the program still runs.
         const { sessionId, source } = yield* Deferred.await(printed)

@@ -98,7 +98,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
           for (const error of [missing, late, wrong]) {
             assert.notInclude(JSON.stringify(error) + error.message + String(error.stack), secret)
           }
-          const program = yield* sandbox.spawn("sh", ["-c", "cat", secret], { env: { SECRET: secret }, stdin: true })
+          const program = yield* sandbox.spawn("sh", ["-c", "cat", secret], { env: { SECRET: secret }, stdin: "pipe" })
           yield* Stream.run(Stream.succeed(secret), program.stdin)
           yield* program.exitStatus
         })))

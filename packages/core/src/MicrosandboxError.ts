@@ -302,7 +302,7 @@ export class Nix extends Schema.TaggedError<Nix>()("Nix", {
 }) {}
 
 /**
- * The program did not end in its time and was killed.
+ * The program did not end in its time and was killed. `stdout` and `stderr` are what it had printed: the last 64 KiB of each.
  *
  * @stability unstable
  * @category reasons
@@ -310,7 +310,36 @@ export class Nix extends Schema.TaggedError<Nix>()("Nix", {
  */
 export class ExecTimeout extends Schema.TaggedError<ExecTimeout>()("ExecTimeout", {
   ...text,
-  timeoutMs: Schema.Finite
+  timeoutMs: Schema.Finite,
+  stdout: Schema.String,
+  stderr: Schema.String
+}) {}
+
+/**
+ * The program printed more than may be held of its output, and was killed. `stdout` and `stderr` are what it had printed: the
+ * last 64 KiB of each.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class OutputOverflow extends Schema.TaggedError<OutputOverflow>()("OutputOverflow", {
+  ...text,
+  limitBytes: Schema.Finite,
+  stdout: Schema.String,
+  stderr: Schema.String
+}) {}
+
+/**
+ * The program has closed its standard input, or has ended, and takes no more.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class StdinFailed extends Schema.TaggedError<StdinFailed>()("StdinFailed", {
+  ...text,
+  errno: Schema.optionalKey(Schema.Int)
 }) {}
 
 /**
@@ -1001,6 +1030,8 @@ export const Reason = Schema.Union([
   ControlSecretBatch,
   Nix,
   ExecTimeout,
+  OutputOverflow,
+  StdinFailed,
   ExecFailed,
   Terminal,
   SandboxFsOps,

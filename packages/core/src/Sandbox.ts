@@ -13,15 +13,16 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import type * as FileSystem from "effect/FileSystem"
+import * as FileSystem from "effect/FileSystem"
 import type { HttpClient } from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Path from "effect/Path"
+import * as Path from "effect/Path"
+import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Socket } from "effect/socket/Socket"
-import type { Stdio } from "effect/Stdio"
+import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type { Terminal } from "effect/Terminal"
 import type { Duplex } from "node:stream"
@@ -59,6 +60,7 @@ import { freshName } from "./internal/names.ts"
 import { withoutCredentials } from "./internal/operation.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
 import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
+import { hostStdio } from "./internal/stdio.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import type * as Logs from "./Logs.ts"
 import type * as Metrics from "./Metrics.ts"
@@ -201,19 +203,37 @@ export interface Sandbox {
    * Runs a program and collects its output; a non-zero exit code is a value, not an error. Interruption kills the
    * program's process group and waits for the guest's word that it has gone, at most 5 seconds.
    */
-  readonly exec: (
+  readonly exec: <E = never, R = never>(
     command: string,
     args?: ReadonlyArray<string>,
-    options?: ExecOptions
-  ) => Effect.Effect<ExecOutput, MicrosandboxError>
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
   /** Runs a script in the sandbox's shell, as `exec` does. */
-  readonly shell: (script: string, options?: ExecOptions) => Effect.Effect<ExecOutput, MicrosandboxError>
+  readonly shell: <E = never, R = never>(
+    script: string,
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
+  /** Runs the sandbox's entrypoint and command, as `exec` does. Fails with `NoDefaultCommand` when it has none. */
+  readonly execDefault: <E = never, R = never>(
+    options?: ExecOptions<E, R>
+  ) => Effect.Effect<ExecOutput, MicrosandboxError | E, R>
   /** Starts a program; its scope ends it. */
   readonly spawn: (
     command: string,
     args?: ReadonlyArray<string>,
     options?: SpawnOptions
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /** Starts the sandbox's entrypoint and command, as `spawn` does. Fails with `NoDefaultCommand` when it has none. */
+  readonly spawnDefault: (options?: SpawnOptions) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /**
+   * Runs the commands of `effect/process` in the guest, as Node's spawner runs them on a host; {@link servicesOf} gives it to
+   * a whole program. An error is a `PlatformError` whose cause is the `MicrosandboxError`.
+   *
+   * A program that was let go with `unref` runs on until the sandbox's own scope closes. What is `"inherit"` is the `Stdio`
+   * of the caller, or of this process. Variables that are taken away take an `env` in the guest, and more descriptors than
+   * three a shell.
+   */
+  readonly spawner: ChildProcessSpawner["Service"]
   /**
    * The guest's files as Effect's `FileSystem`: a program that uses one works on them when it is given this. A relative path
    * is relative to the sandbox's working directory. A failure is a `PlatformError` with this SDK's error as its cause; the
@@ -236,9 +256,11 @@ export interface Sandbox {
     command: string,
     args?: ReadonlyArray<string>,
     options?: Attach.Options
-  ) => Effect.Effect<Attach.End, MicrosandboxError, Stdio | Terminal>
+  ) => Effect.Effect<Attach.End, MicrosandboxError, Stdio.Stdio | Terminal>
   /** Runs the sandbox's shell face to face with the host's terminal, as `attach` does. */
-  readonly attachShell: (options?: Attach.Options) => Effect.Effect<Attach.End, MicrosandboxError, Stdio | Terminal>
+  readonly attachShell: (
+    options?: Attach.Options
+  ) => Effect.Effect<Attach.End, MicrosandboxError, Stdio.Stdio | Terminal>
   /**
    * A socket to a TCP port of the guest, which needs no published port. It connects when its reader is acquired, and ends with
    * that scope; it can be acquired again. A failure to connect is a `SocketOpenError` with our error as its cause, whose
@@ -1104,3 +1126,48 @@ export const modifyPlan: (
  */
 export const layer = (options: Options): Layer.Layer<Sandbox, MicrosandboxError, Backend> =>
   Layer.effect(Sandbox, make(options))
+
+/**
+ * What a program finds in a guest as it would find it on a host.
+ *
+ * @stability unstable
+ * @category services
+ * @since 0.1.0
+ */
+export type Services = ChildProcessSpawner | FileSystem.FileSystem | Path.Path | Stdio.Stdio
+
+/**
+ * The services of a sandbox that is there: with them, a program that knows nothing of sandboxes runs in the guest.
+ *
+ * **Details**
+ *
+ * Programs, files and paths are the guest's. `Stdio` is the caller's or else this process's: what such a program prints is for
+ * whoever runs it.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const servicesOf = (sandbox: Sandbox): Layer.Layer<Services> =>
+  Layer.effectContext(Effect.map(hostStdio, (stdio) =>
+    Context.make(ChildProcessSpawner, sandbox.spawner).pipe(
+      Context.add(FileSystem.FileSystem, sandbox.fs),
+      Context.add(Path.Path, sandbox.path),
+      Context.add(Stdio.Stdio, stdio)
+    )))
+
+/**
+ * One sandbox for a whole program that knows nothing of sandboxes: the services that `NodeServices.layer` has, of the guest.
+ *
+ * **When to use**
+ *
+ * Use to run an Effect program in a sandbox by giving it another layer. {@link servicesOf} does so with a sandbox that is
+ * there already.
+ *
+ * @stability unstable
+ * @category layers
+ * @since 0.1.0
+ */
+export const services = (
+  options: Options
+): Layer.Layer<Services, MicrosandboxError, Backend> => Layer.unwrap(Effect.map(make(options), servicesOf))

@@ -295,6 +295,15 @@ export type RlimitResource =
   | "stack"
 
 /**
+ * Limits by what they limit.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export type Rlimits = { readonly [Resource in RlimitResource]?: Rlimit | undefined }
+
+/**
  * How to talk to an image's registry.
  *
  * @stability unstable
@@ -403,7 +412,7 @@ export interface Options {
   /** Sockets of the host that the guest can reach. Default: none. */
   readonly vsock?: ReadonlyArray<Vsock> | undefined
   /** Limits of every process in the guest. Default: the guest kernel's. */
-  readonly rlimits?: { readonly [Resource in RlimitResource]?: Rlimit | undefined } | undefined
+  readonly rlimits?: Rlimits | undefined
   /** When to ask the registry. Default: `"if-missing"`. */
   readonly pullPolicy?: "always" | "if-missing" | "never" | undefined
   /** How to ask it. Only for images. */

@@ -127,6 +127,8 @@ pub enum Failure {
     ExecTimeout {
         message: String,
         timeout_ms: f64,
+        stdout: String,
+        stderr: String,
     },
     ExecFailed {
         message: String,
@@ -275,6 +277,16 @@ pub enum Failure {
     ExecSessionLost {
         message: String,
     },
+    OutputOverflow {
+        message: String,
+        limit_bytes: f64,
+        stdout: String,
+        stderr: String,
+    },
+    StdinFailed {
+        message: String,
+        errno: Option<i32>,
+    },
     MetricsNotReady {
         message: String,
     },
@@ -355,8 +367,17 @@ impl Failure {
         Self::HandleClosed { message: format!("this {kind} handle is closed: its scope has ended"), kind: kind.into() }
     }
 
-    pub(crate) fn exec_session_lost() -> Self {
-        Self::ExecSessionLost { message: "the connection to the guest ended before the process did".into() }
+    pub(crate) fn exec_session_lost(why: Option<&str>) -> Self {
+        let lost = "the connection to the guest ended before the process did";
+        Self::ExecSessionLost { message: why.map_or_else(|| lost.into(), |why| format!("{lost}: {why}")) }
+    }
+
+    /// The relay answers for a guest that is paused.
+    pub(crate) fn exec_refused(sandbox: &str, why: &str) -> Self {
+        if why.contains("sandbox is paused") {
+            return Self::sandbox_paused(sandbox);
+        }
+        Self::Protocol { message: format!("the guest's agent refused to start a program: {why}") }
     }
 
     /// `text` is the guest's agent's own.
@@ -415,8 +436,15 @@ impl Failure {
         }
     }
 
-    pub(crate) fn exec_timeout(limit: Duration) -> Self {
-        Self::ExecTimeout { message: format!("exec timed out after {limit:?}"), timeout_ms: millis(limit) }
+    pub(crate) fn exec_timeout(limit: Duration, (stdout, stderr): (String, String)) -> Self {
+        let message = format!("the program did not end within {limit:?} and was killed");
+        Self::ExecTimeout { message, timeout_ms: millis(limit), stdout, stderr }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn output_overflow(limit: usize, (stdout, stderr): (String, String)) -> Self {
+        let message = format!("the program printed more than the {limit} bytes that may be held, and was killed");
+        Self::OutputOverflow { message, limit_bytes: limit as f64, stdout, stderr }
     }
 
     pub(crate) fn kill_timeout(limit: Duration) -> Self {
@@ -541,7 +569,7 @@ impl From<MicrosandboxError> for Failure {
                 Self::ControlSecretBatch { message, applied_count, failed_index }
             }
             E::Nix(errno) => Self::Nix { message, errno: errno as i32 },
-            E::ExecTimeout(timeout) => Self::ExecTimeout { message, timeout_ms: millis(timeout) },
+            E::ExecTimeout(timeout) => Self::exec_timeout(timeout, <_>::default()),
             E::ExecFailed(failed) => Self::from(failed),
             E::Terminal(_) => Self::Terminal { message },
             E::SandboxFsOps(text) => Self::SandboxFsOps { message, errno: os_error(&text) },

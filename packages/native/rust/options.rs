@@ -214,6 +214,12 @@ pub struct RlimitOptions {
     pub hard: f64,
 }
 
+impl RlimitOptions {
+    pub(crate) fn units(&self) -> (u64, u64) {
+        (units(self.soft), units(self.hard))
+    }
+}
+
 /// How to talk to a registry. Not `Debug`: it holds a password.
 #[napi(object, object_to_js = false)]
 pub struct RegistryOptions {
@@ -416,7 +422,8 @@ fn guest(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResul
         })
         .given(security, SandboxBuilder::security);
     for limit in options.rlimits.iter().flatten() {
-        builder = builder.rlimit_range(resource(&limit.resource)?, units(limit.soft), units(limit.hard));
+        let (soft, hard) = limit.units();
+        builder = builder.rlimit_range(resource(&limit.resource)?, soft, hard);
     }
     Ok(builder)
 }

@@ -33,6 +33,7 @@ export type {
   Exec,
   ExecEvent,
   ExecOptions,
+  ExecOutput,
   FileAttributes,
   FileEntry,
   FileInfo,

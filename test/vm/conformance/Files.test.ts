@@ -9,7 +9,7 @@ import { path } from "../../conformance/Path.ts"
 import { layerBackend, rootDirectory } from "../../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(
-  Effect.map(rootDirectory, (image) => Sandbox.layer({ image, workdir: "/srv", memory: "512 MiB" }))
+  Effect.map(rootDirectory, (image) => Sandbox.layer({ image, workdir: "/root", memory: "512 MiB" }))
 ).pipe(Layer.provideMerge(layerBackend))
 
 /** The program's services, of the guest. */
@@ -29,7 +29,7 @@ const nothing = { calls: 0, execs: 0, files: 0 }
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a guest", (it) => {
   it.layer(layerGuest)("its file system", fileSystem)
 
-  it.layer(layerGuest)("its path", (it) => path(it, Effect.succeed("/srv")))
+  it.layer(layerGuest)("its path", (it) => path(it, Effect.succeed("/root")))
 
   it.layer(layerGuest)("a key-value store on its files", keyValueStore)
 
@@ -38,10 +38,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       const { exec, fs } = yield* Sandbox.Sandbox
       yield* exec("sh", ["-c", "echo program > from-program"])
       assert.strictEqual(yield* fs.readFileString("from-program"), "program\n")
-      assert.strictEqual(yield* fs.realPath("from-program"), "/srv/from-program")
+      assert.strictEqual(yield* fs.realPath("from-program"), "/root/from-program")
       yield* fs.writeFileString("script", "#!/bin/sh\necho ran\n", { mode: 0o755 })
       // Closed by then: a file that is written to cannot be run.
-      assert.strictEqual((yield* exec("/srv/script")).stdout, "ran\n")
+      assert.strictEqual((yield* exec("/root/script")).stdout, "ran\n")
     }))
 
   it.effect("takes and gives a large file with an equal hash", () =>

@@ -294,10 +294,13 @@ class GuestFile implements FileSystem.File {
   }
 }
 
+/** What these programs print is a message. */
+const toolOutput = { _tag: "Fail", limit: 1 << 20 } as const
+
 /** What a program of the guest did instead of its agent, which cannot. */
 const makeTools = (target: Target, { call }: Run) => {
   const exec = (method: string, path: string, command: string, args: Array<string>, user?: string) =>
-    call(method, path, (token) => target.handle.exec(defined({ command, args, user }), token)).pipe(
+    call(method, path, (token) => target.handle.exec(defined({ command, args, user, output: toolOutput }), token)).pipe(
       Effect.catchTag(
         "PlatformError",
         (error) =>
@@ -337,7 +340,7 @@ const makeTools = (target: Target, { call }: Run) => {
       return Effect.flatMap(
         call("access", given, (token) =>
           target.handle.exec(
-            { command: target.handle.shell, args: ["-c", script, "sh", ...wants], env: { path } },
+            { command: target.handle.shell, args: ["-c", script, "sh", ...wants], env: { path }, output: toolOutput },
             token
           )),
         ({ exitCode, stderr }) =>

@@ -22,6 +22,7 @@ import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
 import { makePath } from "./path.ts"
+import { makeSpawner } from "./spawner.ts"
 import { tunnel } from "./tunnel.ts"
 import { wait } from "./wait.ts"
 
@@ -40,25 +41,38 @@ interface Ending {
   onClose: OnClose
 }
 
-const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: Ending): Sandbox => {
+const makeSandbox = (
+  { native, watch }: Engine,
+  handle: Native.Sandbox,
+  ending: Ending,
+  scope: Scope.Scope
+): Sandbox => {
   const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
   const path = makePath(handle.workdir ?? "/")
+  const fs = makeFileSystem(target, path)
+  const run = exec.exec("Sandbox.exec", target)
+  const spawn = exec.spawn("Sandbox.spawn", target)
   const runShell = exec.exec("Sandbox.shell", target)
+  const runDefault = exec.exec("Sandbox.execDefault", target)
+  const startDefault = exec.spawn("Sandbox.spawnDefault", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
   return {
     [TypeId]: TypeId,
     name: handle.name,
     id: handle.id,
-    exec: exec.exec("Sandbox.exec", target),
+    exec: run,
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
-    spawn: exec.spawn("Sandbox.spawn", target),
-    fs: makeFileSystem(target, path),
+    spawn,
+    spawner: makeSpawner({ exec: run, spawn, fs, path, scope }),
+    fs,
     path,
     ...attach(target),
     ...tunnel(target),
     ...wait(target),
+    execDefault: (options) => runDefault(undefined, [], options),
+    spawnDefault: (options) => startDefault(undefined, [], options),
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
@@ -148,7 +162,7 @@ export const acquireSandbox = (
       (handle) => close(handle, ending ?? { onClose: undo(handle) }, span)
     ).pipe(mapFailure(subject), withStages(boot, name === undefined ? subject : { ...subject, sandbox: name }))
     ending = { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
-    return makeSandbox(engine, handle, ending)
+    return makeSandbox(engine, handle, ending, yield* Effect.scope)
   })
 
 /** Takes the children of one call: each has its own outcome, and those that started end with the scope, all at once. */
@@ -171,10 +185,11 @@ const acquireBranches = (
         { concurrency: "unbounded" }
       ).pipe(Effect.flatMap((exits) => Exit.asVoidAll(exits)))
     const outcomes = yield* mapFailure(subject)(engine.native.acquire(run, release))
+    const scope = yield* Effect.scope
     return outcomes.map((outcome) => {
       if (outcome._tag === "Failed") return Exit.fail(toError({ ...subject, sandbox: outcome.name }, outcome.failure))
       const ending: Ending = { onClose }
       endings.set(outcome.name, ending)
-      return Exit.succeed(makeSandbox(engine, outcome.sandbox, ending))
+      return Exit.succeed(makeSandbox(engine, outcome.sandbox, ending, scope))
     })
   })

@@ -74,7 +74,7 @@ const toMounts = (mounts: Given<"mounts">): Array<Native.MountOptions> =>
     }
   })
 
-const toRlimits = (rlimits: Given<"rlimits">): NonNullable<Native.SandboxOptions["rlimits"]> =>
+export const toRlimits = (rlimits: Given<"rlimits">): NonNullable<Native.SandboxOptions["rlimits"]> =>
   Object.entries(rlimits).flatMap(([resource, limit]) => {
     if (limit === undefined) return []
     const { hard, soft } = typeof limit === "object" ? limit : { hard: limit, soft: limit }
