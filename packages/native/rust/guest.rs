@@ -9,7 +9,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use microsandbox::MicrosandboxError;
 use microsandbox::agent::{AgentClient, AgentClientError};
 use microsandbox::protocol::bulk::{
     BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCancelReason, BulkCredit,
@@ -21,6 +20,7 @@ use microsandbox::protocol::fs::{
 };
 use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_agent_client::AgentFrame;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
@@ -58,13 +58,19 @@ pub(crate) struct Connection {
     used: AtomicBool,
 }
 
-/// A connection of one's own to the guest of this sandbox and of no other of its name.
-pub(crate) async fn dial(sandbox: &EngineSandbox) -> Result<Arc<Connection>, Failure> {
+/// A client of one's own of the agent of this sandbox, and of no other of its name.
+pub(crate) async fn connect(sandbox: &EngineSandbox) -> MicrosandboxResult<AgentClient> {
     let dialled = sandbox.backend().dial_agent(sandbox.name(), DIAL).await;
     // After the dial, and not before: the name was this sandbox's until now, so whoever answered was this sandbox. It is
     // also the better reason when nobody answered.
     Box::pin(current_for_control(sandbox)).await?;
-    Ok(Arc::new(Connection { client: dialled?, sandbox: sandbox.name().to_owned(), used: AtomicBool::new(true) }))
+    dialled
+}
+
+/// The same, for the file protocol.
+pub(crate) async fn dial(sandbox: &EngineSandbox) -> Result<Arc<Connection>, Failure> {
+    let client = connect(sandbox).await?;
+    Ok(Arc::new(Connection { client, sandbox: sandbox.name().to_owned(), used: AtomicBool::new(true) }))
 }
 
 type Kept = Mutex<Option<Arc<Connection>>>;

@@ -32,8 +32,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::guest::connect;
 use crate::output::{Item, Queue, Stream, Tail, Wanted};
-use crate::pause::current_for_control;
 
 /// How long a kill waits for the guest's word that the process has gone.
 pub(crate) const KILL_CONFIRM: Duration = Duration::from_secs(5);
@@ -44,8 +44,6 @@ const SLACK: usize = 32 << 20;
 
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
-
-const CONNECT: Duration = Duration::from_secs(10);
 
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
@@ -113,9 +111,7 @@ pub(crate) struct Opened {
 
 /// Ask a sandbox for a program.
 pub(crate) async fn open(sandbox: &EngineSandbox, request: &ExecRequest) -> MicrosandboxResult<Opened> {
-    // The engine finds the guest by the sandbox's name, which may be another's by now.
-    current_for_control(sandbox).await?;
-    let client = sandbox.backend().dial_agent(sandbox.name(), CONNECT).await?;
+    let client = connect(sandbox).await?;
     let (id, frames) = Box::pin(client.stream_frames(MessageType::ExecRequest, request)).await?;
     Ok(Opened { link: Arc::new(Link { client, id, order: tokio::sync::Mutex::new(()) }), frames })
 }

@@ -30,8 +30,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cancel::CancelToken;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
+use crate::guest::connect;
 use crate::outcome::{Outcome, Stop};
-use crate::pause::current_for_control;
 use crate::sandbox::Sandbox;
 use crate::slot::{InEngine, Slot};
 
@@ -41,9 +41,6 @@ const WINDOW: u64 = 1 << 20;
 
 /// The largest buffer that a read answers with: a record's greatest length. Neighbouring small records become one.
 const CHUNK: usize = 256 * 1024;
-
-/// How long the relay may take to accept a connection, as long as the engine gives it.
-const DIAL: Duration = Duration::from_secs(10);
 
 /// How long a close that is to lose nothing waits for the other end's close.
 const LINGER: Duration = Duration::from_secs(1);
@@ -132,9 +129,8 @@ enum Write {
 }
 
 async fn open(sandbox: &EngineSandbox, host: String, port: u16, live: Live) -> Result<Tunnel, Failure> {
-    // The engine finds the guest by the sandbox's name, which may be another's by now.
-    let name = current_for_control(sandbox).await?.name().to_owned();
-    let client = sandbox.backend().dial_agent(&name, DIAL).await?;
+    let name = sandbox.name();
+    let client = connect(sandbox).await?;
     let offer = BulkOffer { guest_to_host_credit_limit: WINDOW, ..BulkOffer::tcp() };
     let request = TcpConnect { host, port, bulk: Some(offer) };
     // A guest that is too old for credit would need the engine's older frames, in which a reader that sleeps for
@@ -142,8 +138,8 @@ async fn open(sandbox: &EngineSandbox, host: String, port: u16, live: Live) -> R
     client.ensure_version_compat(MessageType::BulkAccepted).map_err(MicrosandboxError::from)?;
     let (id, mut frames) =
         client.stream_frames(MessageType::TcpConnect, &request).await.map_err(MicrosandboxError::from)?;
-    answer(frames.recv().await, MessageType::TcpConnected, &name, &request)?;
-    let accepted = answer(frames.recv().await, MessageType::BulkAccepted, &name, &request)?;
+    answer(frames.recv().await, MessageType::TcpConnected, name, &request)?;
+    let accepted = answer(frames.recv().await, MessageType::BulkAccepted, name, &request)?;
     let accepted = accepted
         .payload::<BulkAccepted>()
         .map_err(broken_rules)?

@@ -185,7 +185,7 @@ export const attach = (target: Target): Pick<Sandbox, "attach" | "attachShell"> 
     ): Effect.fn.Return<End, MicrosandboxError, Stdio.Stdio | Terminal.Terminal> {
       const keys = yield* decode({ detachKeys })
       yield* requireTerminal(subject)
-      const program = start(command, args, { ...rest, env: yield* environment(env), tty: true, stdin: true })
+      const program = start(command, args, { ...rest, env: yield* environment(env), tty: true, stdin: "pipe" })
       return yield* Effect.flatMap(
         program,
         (program) => session(subject, program, toBytes(keys.detachKeys ?? defaultKeys))
