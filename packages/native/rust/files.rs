@@ -26,6 +26,7 @@ const PATHS: usize = 256 << 20;
 /// In one crossing of the border; below the 8 MiB that the guest sends ahead.
 const CROSSING: usize = 4 << 20;
 
+const BAD_FILE: i32 = 9;
 const EXISTS: i32 = 17;
 const NOT_DIRECTORY: i32 = 20;
 const IS_DIRECTORY: i32 = 21;
@@ -249,6 +250,9 @@ impl<'a> Files<'a> {
 
     async fn write(self, path: &str, data: Bytes, options: &OpenOptions) -> Result<(), Failure> {
         let (file, _) = self.open(path, options).await?;
+        if options.flag == "r" {
+            return Err(Failure::file_errno(path, BAD_FILE, "write: it is open for reading only"));
+        }
         if !data.is_empty() {
             file.write_at(0, data).await?;
         }
