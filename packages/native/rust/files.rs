@@ -26,6 +26,7 @@ const PATHS: usize = 256 << 20;
 /// In one crossing of the border; below the 8 MiB that the guest sends ahead.
 const CROSSING: usize = 4 << 20;
 
+const BAD_FILE: i32 = 9;
 const EXISTS: i32 = 17;
 const NOT_DIRECTORY: i32 = 20;
 const IS_DIRECTORY: i32 = 21;
@@ -33,6 +34,9 @@ const TOO_BIG: i32 = 27;
 const LOOP: i32 = 40;
 const OVERFLOW: i32 = 75;
 const UNSUPPORTED: i32 = 95;
+
+/// The agent's.
+const UMASK: u32 = 0o022;
 
 const TYPE_MASK: u32 = 0o170_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
@@ -143,6 +147,14 @@ fn open_options(options: &OpenOptions) -> Result<FsOpenOptions, Failure> {
     })
 }
 
+/// The agent opens a directory as a file, and then never answers a read of it.
+fn refuse_directory(path: &str, info: Option<&FsEntryInfo>) -> Result<(), Failure> {
+    match info {
+        Some(info) if info.kind == "dir" => Err(Failure::file_errno(path, IS_DIRECTORY, "it is a directory")),
+        _ => Ok(()),
+    }
+}
+
 fn is_missing(failure: &Failure) -> bool {
     matches!(failure, Failure::FileFailed { errno: Some(2), .. })
 }
@@ -229,6 +241,7 @@ impl<'a> Files<'a> {
     async fn read(self, path: &str, limit: u64) -> Result<Vec<u8>, Failure> {
         let read = OpenOptions { flag: "r".into(), mode: None, no_follow: false };
         let (file, info) = self.open(path, &read).await?;
+        refuse_directory(path, info.as_ref())?;
         let too_big =
             || Failure::file_errno(path, TOO_BIG, &format!("it has more than {limit} bytes: stream it instead"));
         let expected = info.map_or(0, |info| info.size);
@@ -249,6 +262,9 @@ impl<'a> Files<'a> {
 
     async fn write(self, path: &str, data: Bytes, options: &OpenOptions) -> Result<(), Failure> {
         let (file, _) = self.open(path, options).await?;
+        if options.flag == "r" {
+            return Err(Failure::file_errno(path, BAD_FILE, "write: it is open for reading only"));
+        }
         if !data.is_empty() {
             file.write_at(0, data).await?;
         }
@@ -259,16 +275,17 @@ impl<'a> Files<'a> {
     async fn copy_file(self, from: &str, to: &str) -> Result<(), Failure> {
         let (source, target, to_path) = tokio::join!(self.stat(from, true), self.canonical(from), self.canonical(to));
         let source = source?;
-        if source.kind == "dir" {
-            return Err(Failure::file_errno(from, IS_DIRECTORY, "copy: Is a directory"));
-        }
+        refuse_directory(from, Some(&source))?;
         self.refuse_blocking(from, &source).await?;
         // The agent would empty it first.
         if target.is_ok_and(|target| to_path.is_ok_and(|to| to == target)) {
             return Ok(());
         }
         match self.stat(to, true).await {
-            Ok(info) => self.refuse_blocking(to, &info).await?,
+            Ok(info) => {
+                refuse_directory(to, Some(&info))?;
+                self.refuse_blocking(to, &info).await?;
+            }
             Err(failure) if is_missing(&failure) => {}
             Err(failure) => return Err(failure),
         }
@@ -277,7 +294,8 @@ impl<'a> Files<'a> {
 
     /// The agent makes all directories that are missing, and has nothing against one that is there.
     async fn make_directory(self, path: &str, recursive: bool, mode: Option<u32>) -> Result<(), Failure> {
-        let make = |path: &str| self.ask_owned(FsOp::Mkdir { path: path.to_owned(), mode });
+        // The agent gives it the whole mode, and only what it opens itself its umask.
+        let mode = mode.map(|mode| mode & !UMASK);
         match self.stat(path, recursive).await {
             Ok(info) if recursive && info.kind == "dir" => return Ok(()),
             Ok(_) => return Err(Failure::file_errno(path, EXISTS, "mkdir: File exists")),
@@ -298,17 +316,9 @@ impl<'a> Files<'a> {
             }
         }
         for path in missing.into_iter().rev() {
-            make(path).await?;
+            self.ask(path, FsOp::Mkdir { path: path.to_owned(), mode }).await?;
         }
         Ok(())
-    }
-
-    async fn ask_owned(self, op: FsOp) -> Result<(), Failure> {
-        let path = match &op {
-            FsOp::Mkdir { path, .. } => path.clone(),
-            _ => String::new(),
-        };
-        self.ask(&path, op).await.map(|_| ())
     }
 
     async fn remove(self, path: &str, recursive: bool, force: bool) -> Result<(), Failure> {
@@ -552,9 +562,12 @@ impl Sandbox {
         token: &CancelToken,
     ) -> napi::Result<Outcome<GuestFile>> {
         let run = |value: Arc<SandboxValue>, cancel: Cancel| async move {
-            let (file, _) = cancel.guard(Files::of(&value).open(&path, &options)).await?;
+            let (file, info) = cancel.guard(Files::of(&value).open(&path, &options)).await?;
+            let unreadable = refuse_directory(&path, info.as_ref()).is_err().then_some(path);
             let live = value.live.engine().count(Kind::File);
-            Ok(GuestFile { slot: Slot::new("file", FileValue { file: tokio::sync::Mutex::new(Some(file)), live }) })
+            Ok(GuestFile {
+                slot: Slot::new("file", FileValue { file: tokio::sync::Mutex::new(Some(file)), unreadable, live }),
+            })
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -563,6 +576,8 @@ impl Sandbox {
 struct FileValue {
     /// The agent does one thing at a time with a file; `None` when it is closed.
     file: tokio::sync::Mutex<Option<OpenFile>>,
+    /// The path of a directory.
+    unreadable: Option<String>,
     live: Live,
 }
 
@@ -603,6 +618,9 @@ impl GuestFile {
     #[napi(ts_return_type = "Promise<Outcome<Buffer>>")]
     pub async fn read(&self, offset: f64, len: u32, token: &CancelToken) -> napi::Result<Outcome<Buffer>> {
         let run = |value: Arc<FileValue>, cancel: Cancel| async move {
+            if let Some(path) = &value.unreadable {
+                return Err(Failure::file_errno(path, IS_DIRECTORY, "read: Is a directory").into());
+            }
             let len = (len as usize).min(CROSSING);
             let data = cancel.guard(value.with(async |file| file.read_at(whole(offset), len).await)).await?;
             Ok(Buffer::from(data))

@@ -463,13 +463,9 @@ struct Flow {
 
 impl Flow {
     async fn frame(&mut self) -> Result<AgentFrame, Failure> {
-        match self.frames.recv().await {
-            Some(frame) => Ok(frame),
-            None => {
-                self.done = true;
-                Err(lost(AgentClientError::ReaderClosed(self.id)))
-            }
-        }
+        let frame = self.frames.recv().await;
+        self.done = frame.is_none();
+        frame.ok_or_else(|| lost(AgentClientError::ReaderClosed(self.id)))
     }
 
     async fn control(&mut self) -> Result<Message, Failure> {
