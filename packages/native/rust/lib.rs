@@ -15,6 +15,7 @@ mod engine;
 mod exec;
 mod failure;
 mod home;
+mod host;
 mod logs;
 mod marking;
 mod metrics;
@@ -29,6 +30,8 @@ mod restore;
 mod runtime;
 mod sandbox;
 mod slot;
+mod tree;
+mod tree_host;
 
 use napi_derive::{module_init, napi};
 
