@@ -22,7 +22,7 @@ layer(layerBackend, { timeout: "1 hour", excludeTestServices: true })("a life", 
         yield* live
         assert.isTrue(yield* isFree("mayfly"), `round ${round}`)
       }
-      assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+      assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, files: 0, calls: 0 })
       assert.isAtMost(yield* descriptors, before + 5)
     }))
 })

@@ -58,7 +58,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the engine", (it) => {
   it.effect("counts what is alive, and nothing is when its users have given it back", () =>
     Effect.gen(function*() {
       const native = yield* Native.Native
-      assert.deepStrictEqual(yield* native.live, { backends: 0, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+      assert.deepStrictEqual(yield* native.live, { backends: 0, sandboxes: 0, execs: 0, logs: 0, files: 0, calls: 0 })
       yield* Effect.scoped(Effect.gen(function*() {
         yield* openBackend(native)
         assert.strictEqual((yield* native.live).backends, 1)

@@ -25,7 +25,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         // The next of its kind needs no registry.
         yield* Effect.scoped(Sandbox.make({ name: "cached", image, pullPolicy: "never" }))
         const { native } = yield* Backend.Backend
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, files: 0, calls: 0 })
       }))
   }
 )

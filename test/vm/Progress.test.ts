@@ -118,7 +118,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         assert.deepStrictEqual(said("Sandbox.shell", "process.exit.code"), [3])
         assert.deepStrictEqual(said("Sandbox.spawn", "process.executable.name"), ["sh"])
         const { native } = yield* Backend.Backend
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, calls: 0 })
+        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, files: 0, calls: 0 })
       }))
   }
 )

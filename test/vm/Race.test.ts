@@ -24,7 +24,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a nam
         assert.strictEqual((yield* winners[0]!.exec("hostname")).stdout, "wanted\n")
         assert.strictEqual((yield* Sandbox.get("wanted")).id, winners[0]?.id)
         assert.lengthOf(yield* vmProcesses("wanted"), 1)
-        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 1, execs: 0, logs: 0, calls: 0 })
+        assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 1, execs: 0, logs: 0, files: 0, calls: 0 })
       }))
       assert.isTrue(yield* isFree("wanted"))
     }))

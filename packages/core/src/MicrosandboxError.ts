@@ -874,6 +874,21 @@ export class ChangeRefused extends Schema.TaggedError<ChangeRefused>()("ChangeRe
 }) {}
 
 /**
+ * An operation on a file of the guest failed; `errno` is the guest kernel's, which is Linux, and `errnoName` its name, such
+ * as `ENOENT`.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
+  ...text,
+  path: Schema.String,
+  errno: Schema.optionalKey(Schema.Int),
+  errnoName: Schema.optionalKey(Schema.String)
+}) {}
+
+/**
  * A change cannot be made to a VM that runs.
  *
  * @stability unstable
@@ -991,6 +1006,7 @@ export const Reason = Schema.Union([
   SandboxBusy,
   SandboxPaused,
   CaptureUnsupported,
+  FileFailed,
   ChangeRefused,
   RestartRequired,
   EngineClosed,

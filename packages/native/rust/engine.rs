@@ -35,6 +35,7 @@ pub struct LiveHandles {
     pub sandboxes: u32,
     pub execs: u32,
     pub logs: u32,
+    pub files: u32,
     pub calls: u32,
 }
 
@@ -45,6 +46,7 @@ pub(crate) enum Kind {
     Sandbox,
     Exec,
     Logs,
+    File,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ struct Counters {
     sandboxes: AtomicU32,
     execs: AtomicU32,
     logs: AtomicU32,
+    files: AtomicU32,
 }
 
 impl Counters {
@@ -62,6 +65,7 @@ impl Counters {
             Kind::Sandbox => &self.sandboxes,
             Kind::Exec => &self.execs,
             Kind::Logs => &self.logs,
+            Kind::File => &self.files,
         }
     }
 }
@@ -136,6 +140,7 @@ impl EngineState {
             sandboxes: self.live.sandboxes.load(Ordering::Relaxed),
             execs: self.live.execs.load(Ordering::Relaxed),
             logs: self.live.logs.load(Ordering::Relaxed),
+            files: self.live.files.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

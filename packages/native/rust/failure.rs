@@ -312,6 +312,12 @@ pub enum Failure {
     CaptureUnsupported {
         message: String,
     },
+    FileFailed {
+        message: String,
+        path: String,
+        errno: Option<i32>,
+        errno_name: Option<String>,
+    },
     ChangeRefused {
         message: String,
         field: String,
@@ -456,6 +462,24 @@ impl Failure {
                 root.display()
             ),
         }
+    }
+
+    /// What the guest's agent says about a file; the number at the end of its sentence is the guest kernel's.
+    pub(crate) fn file(path: &str, text: String) -> Self {
+        let full = text.contains("too many open filesystem handles");
+        let errno = if full { Some(EMFILE) } else { os_error(&text) };
+        Self::FileFailed {
+            message: text,
+            path: path.into(),
+            errno,
+            errno_name: errno.and_then(errno_name).map(str::to_owned),
+        }
+    }
+
+    /// A failure that this addon finds, by the number that the kernel would have given it.
+    pub(crate) fn file_errno(path: &str, errno: i32, text: &str) -> Self {
+        let errno_name = errno_name(errno).map(str::to_owned);
+        Self::FileFailed { message: text.into(), path: path.into(), errno: Some(errno), errno_name }
     }
 
     pub(crate) fn change_refused(field: &str, reason: &str) -> Self {
@@ -737,6 +761,48 @@ fn os_error(text: &str) -> Option<i32> {
     rest.split_once(')')?.0.parse().ok()
 }
 
+const EMFILE: i32 = 24;
+
+/// The numbers of Linux, which the guest is, whatever the host is.
+const ERRNO_NAMES: [(i32, &str); 32] = [
+    (1, "EPERM"),
+    (2, "ENOENT"),
+    (4, "EINTR"),
+    (5, "EIO"),
+    (6, "ENXIO"),
+    (9, "EBADF"),
+    (11, "EAGAIN"),
+    (12, "ENOMEM"),
+    (13, "EACCES"),
+    (16, "EBUSY"),
+    (17, "EEXIST"),
+    (18, "EXDEV"),
+    (19, "ENODEV"),
+    (20, "ENOTDIR"),
+    (21, "EISDIR"),
+    (22, "EINVAL"),
+    (23, "ENFILE"),
+    (EMFILE, "EMFILE"),
+    (25, "ENOTTY"),
+    (26, "ETXTBSY"),
+    (27, "EFBIG"),
+    (28, "ENOSPC"),
+    (29, "ESPIPE"),
+    (30, "EROFS"),
+    (31, "EMLINK"),
+    (36, "ENAMETOOLONG"),
+    (38, "ENOSYS"),
+    (39, "ENOTEMPTY"),
+    (40, "ELOOP"),
+    (75, "EOVERFLOW"),
+    (95, "EOPNOTSUPP"),
+    (122, "EDQUOT"),
+];
+
+fn errno_name(errno: i32) -> Option<&'static str> {
+    ERRNO_NAMES.iter().find(|(number, _)| *number == errno).map(|(_, name)| *name)
+}
+
 /// Some engine sites put a sentence where the name belongs; take the name out of its quotes.
 fn first_quoted(text: String) -> String {
     for quote in ['\'', '"'] {
@@ -883,6 +949,21 @@ mod tests {
         for text in ["", "(os error", "(os error )", "(os error x)", "os error 2"] {
             assert_eq!(os_error(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_failed_has_the_name_of_its_number() {
+        let file = |text: &str| match Failure::file("/a", text.into()) {
+            Failure::FileFailed { errno, errno_name, .. } => (errno, errno_name),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(file("open: Is a directory (os error 21)"), (Some(21), Some("EISDIR".into())));
+        assert_eq!(
+            file("open: too many open filesystem handles for relay client: 1024"),
+            (Some(24), Some("EMFILE".into()))
+        );
+        assert_eq!(file("mkdir: what (os error 4095)"), (Some(4095), None));
+        assert_eq!(file("invalid handle: 3"), (None, None));
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod config;
 mod engine;
 mod exec;
 mod failure;
+mod files;
+mod guest;
 mod home;
 mod host;
 mod logs;

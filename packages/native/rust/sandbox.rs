@@ -18,6 +18,7 @@ use crate::cancel::{Cancel, CancelToken};
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
+use crate::guest::Guest;
 use crate::options::{RegistryOptions, SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
@@ -74,6 +75,7 @@ pub enum Ending {
 
 pub(crate) struct SandboxValue {
     pub(crate) sandbox: EngineSandbox,
+    pub(crate) guest: Guest,
     pub(crate) live: Live,
     /// Lives on when this process ends.
     detached: AtomicBool,
@@ -324,7 +326,8 @@ impl Sandbox {
 
 impl SandboxValue {
     fn new(sandbox: EngineSandbox, engine: &Arc<EngineState>, detached: bool) -> Self {
-        Self { sandbox, live: engine.count(Kind::Sandbox), detached: AtomicBool::new(detached) }
+        let live = engine.count(Kind::Sandbox);
+        Self { sandbox, guest: Guest::default(), live, detached: AtomicBool::new(detached) }
     }
 
     /// Whether this engine is the owner.

@@ -1,0 +1,607 @@
+//! The way into a running guest: a connection to its agent, and the agent's file protocol on it.
+//!
+//! One connection is kept for each sandbox handle and carries all short work, because a new one costs two shared arenas
+//! and a handshake. What is paced by somebody else, such as a transfer, takes a connection of its own with [`dial`]: one
+//! slow receiver stops the others of its connection.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use microsandbox::MicrosandboxError;
+use microsandbox::agent::{AgentClient, AgentClientError};
+use microsandbox::protocol::bulk::{
+    BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCancelReason, BulkCredit,
+    BulkFinish, BulkFlow, BulkKind, BulkOffer, BulkReceiveState, BulkRecord, BulkSendState, BulkStateError,
+};
+use microsandbox::protocol::core::CoreError;
+use microsandbox::protocol::fs::{
+    FS_CHUNK_SIZE, FsData, FsEntryInfo, FsOp, FsOpenOptions, FsRequest, FsResponse, FsResponseData, FsSetAttrs,
+};
+use microsandbox::protocol::message::{Message, MessageType};
+use microsandbox::sandbox::Sandbox as EngineSandbox;
+use microsandbox_agent_client::AgentFrame;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::Receiver;
+
+use crate::failure::Failure;
+use crate::pause::current_for_control;
+
+/// How long the guest's agent may take to take a connection.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// A kept connection that was not used for this long is given up.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The most that one record of a bulk flow carries.
+pub(crate) const PIECE: usize = FS_CHUNK_SIZE;
+
+/// Up to here a write goes along with its request, which saves a round trip.
+const INLINE: usize = 16 * 1024;
+
+/// Entries of a directory in one answer: with the longest paths still well below the largest frame.
+const LISTING: u32 = 512;
+
+/// Whether a connection has lost its other end, and with it this request.
+enum Broken {
+    /// The request was not delivered: it can be made again.
+    Unsent(Failure),
+    Failed(Failure),
+}
+
+/// A connection to the agent of one sandbox.
+pub(crate) struct Connection {
+    client: AgentClient,
+    sandbox: String,
+    used: AtomicBool,
+}
+
+/// A connection of one's own to the guest of this sandbox and of no other of its name.
+pub(crate) async fn dial(sandbox: &EngineSandbox) -> Result<Arc<Connection>, Failure> {
+    let dialled = sandbox.backend().dial_agent(sandbox.name(), DIAL).await;
+    // After the dial, and not before: the name was this sandbox's until now, so whoever answered was this sandbox. It is
+    // also the better reason when nobody answered.
+    Box::pin(current_for_control(sandbox)).await?;
+    Ok(Arc::new(Connection { client: dialled?, sandbox: sandbox.name().to_owned(), used: AtomicBool::new(true) }))
+}
+
+type Kept = Mutex<Option<Arc<Connection>>>;
+
+/// The kept connection of one sandbox handle: made at its first use, again when it was cut, and given up when idle.
+#[derive(Default)]
+pub(crate) struct Guest {
+    kept: Arc<Kept>,
+}
+
+impl Guest {
+    /// The kept connection, for work that does not wait for anybody but the guest.
+    pub(crate) async fn connection(&self, sandbox: &EngineSandbox) -> Result<Arc<Connection>, Failure> {
+        let mut kept = self.kept.lock().await;
+        if let Some(connection) = &*kept {
+            connection.used.store(true, Ordering::Relaxed);
+            return Ok(connection.clone());
+        }
+        let connection = dial(sandbox).await?;
+        *kept = Some(connection.clone());
+        tokio::spawn(give_up_when_idle(Arc::downgrade(&self.kept)));
+        Ok(connection)
+    }
+
+    async fn forget(&self, connection: &Arc<Connection>) {
+        let mut kept = self.kept.lock().await;
+        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, connection)) {
+            kept.take();
+        }
+    }
+
+    /// Run `ask` on the kept connection, and once more on a new one when the request was not delivered.
+    async fn ask<T, F>(&self, sandbox: &EngineSandbox, ask: impl Fn(Arc<Connection>) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Broken>>,
+    {
+        let mut again = true;
+        loop {
+            let connection = self.connection(sandbox).await?;
+            match ask(connection.clone()).await {
+                Ok(value) => return Ok(value),
+                Err(Broken::Unsent(failure)) => {
+                    self.forget(&connection).await;
+                    if !std::mem::take(&mut again) {
+                        return Err(failure);
+                    }
+                }
+                Err(Broken::Failed(failure)) => {
+                    if matches!(failure, Failure::AgentClient { .. }) {
+                        self.forget(&connection).await;
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    /// Ask for something that one answer tells. `path` is what a failure names.
+    pub(crate) async fn request(
+        &self,
+        sandbox: &EngineSandbox,
+        path: &str,
+        op: &FsOp,
+    ) -> Result<Option<FsResponseData>, Failure> {
+        self.ask(sandbox, |connection| async move { connection.ask(path, op).await }).await
+    }
+
+    pub(crate) async fn stat(&self, sandbox: &EngineSandbox, path: &str, follow: bool) -> Result<FsEntryInfo, Failure> {
+        let op = FsOp::Stat { path: path.to_owned(), follow_symlink: follow };
+        match self.request(sandbox, path, &op).await? {
+            Some(FsResponseData::Stat(info)) => Ok(info),
+            _ => Err(unexpected("stat")),
+        }
+    }
+
+    /// Open a file on the kept connection.
+    pub(crate) async fn open(
+        &self,
+        sandbox: &EngineSandbox,
+        path: &str,
+        options: &FsOpenOptions,
+    ) -> Result<GuestFile, Failure> {
+        self.ask(sandbox, |connection| connection.opened(path, options)).await
+    }
+
+    /// Open a directory on the kept connection.
+    pub(crate) async fn open_directory(&self, sandbox: &EngineSandbox, path: &str) -> Result<GuestDirectory, Failure> {
+        self.ask(sandbox, |connection| connection.opened_directory(path)).await
+    }
+}
+
+/// Looks at times whether a connection was used since the last look. Ends with the connection.
+async fn give_up_when_idle(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let mut kept = kept.lock().await;
+        match &*kept {
+            // A file that is open has it too.
+            Some(connection) if connection.used.swap(false, Ordering::Relaxed) || Arc::strong_count(connection) > 1 => {
+            }
+            _ => {
+                kept.take();
+                return;
+            }
+        }
+    }
+}
+
+impl Connection {
+    async fn ask(&self, path: &str, op: &FsOp) -> Result<Option<FsResponseData>, Broken> {
+        let request = FsRequest { op: op.clone(), bulk: None };
+        match self.client.request(MessageType::FsRequest, &request).await {
+            Ok(message) => self.answer(path, &message).map_err(Broken::Failed),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    /// Ask for something that one answer tells, on this connection and no other.
+    pub(crate) async fn request(&self, path: &str, op: &FsOp) -> Result<Option<FsResponseData>, Failure> {
+        self.ask(path, op).await.map_err(Broken::into_failure)
+    }
+
+    pub(crate) async fn stat(&self, path: &str, follow: bool) -> Result<FsEntryInfo, Failure> {
+        let op = FsOp::Stat { path: path.to_owned(), follow_symlink: follow };
+        match self.request(path, &op).await? {
+            Some(FsResponseData::Stat(info)) => Ok(info),
+            _ => Err(unexpected("stat")),
+        }
+    }
+
+    /// Open a file. It belongs to this connection.
+    pub(crate) async fn open(self: &Arc<Self>, path: &str, options: &FsOpenOptions) -> Result<GuestFile, Failure> {
+        self.clone().opened(path, options).await.map_err(Broken::into_failure)
+    }
+
+    /// Open a directory. It belongs to this connection.
+    pub(crate) async fn open_directory(self: &Arc<Self>, path: &str) -> Result<GuestDirectory, Failure> {
+        self.clone().opened_directory(path).await.map_err(Broken::into_failure)
+    }
+
+    fn opened(
+        self: Arc<Self>,
+        path: &str,
+        options: &FsOpenOptions,
+    ) -> impl Future<Output = Result<GuestFile, Broken>> + Send + use<> {
+        let op = FsOp::OpenFile { path: path.to_owned(), options: options.clone() };
+        let handle = self.handle(path.to_owned(), op);
+        async move { handle.await.map(|handle| GuestFile(Arc::new(handle))) }
+    }
+
+    fn opened_directory(
+        self: Arc<Self>,
+        path: &str,
+    ) -> impl Future<Output = Result<GuestDirectory, Broken>> + Send + use<> {
+        let handle = self.handle(path.to_owned(), FsOp::OpenDir { path: path.to_owned() });
+        async move { handle.await.map(GuestDirectory) }
+    }
+
+    /// In a task of its own, so that a handle which arrives when nobody waits for it any more is closed.
+    async fn handle(self: Arc<Self>, path: String, op: FsOp) -> Result<Handle, Broken> {
+        let opening = tokio::spawn(async move {
+            match self.ask(&path, &op).await? {
+                Some(FsResponseData::Handle(id)) => Ok(Handle { connection: self, id, path, open: true }),
+                _ => Err(Broken::Failed(unexpected("open"))),
+            }
+        });
+        match opening.await {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    fn answer(&self, path: &str, message: &Message) -> Result<Option<FsResponseData>, Failure> {
+        match message.t {
+            MessageType::FsResponse => {
+                let response: FsResponse = payload(message)?;
+                if response.ok {
+                    Ok(response.data)
+                } else {
+                    Err(Failure::file(path, response.error.unwrap_or_default()))
+                }
+            }
+            MessageType::CoreError => {
+                let error: CoreError = payload(message)?;
+                Err(if error.message.contains("paused") {
+                    Failure::sandbox_paused(&self.sandbox)
+                } else {
+                    Failure::from(MicrosandboxError::Runtime(format!("{:?}: {}", error.kind, error.message)))
+                })
+            }
+            MessageType::BulkCancel => {
+                let cancel: BulkCancel = payload(message)?;
+                Err(Failure::file(path, cancel.message))
+            }
+            _ => Err(unexpected(message.t.as_str())),
+        }
+    }
+}
+
+impl Broken {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Unsent(failure) | Self::Failed(failure) => failure,
+        }
+    }
+}
+
+/// The reader's end says that the request may have been delivered; every other error comes before that.
+fn broken(error: AgentClientError) -> Broken {
+    match error {
+        AgentClientError::Io(_) | AgentClientError::Closed | AgentClientError::IdRangeExhausted => {
+            Broken::Unsent(MicrosandboxError::from(error).into())
+        }
+        _ => Broken::Failed(MicrosandboxError::from(error).into()),
+    }
+}
+
+fn lost(error: AgentClientError) -> Failure {
+    MicrosandboxError::from(error).into()
+}
+
+fn payload<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, Failure> {
+    message.payload().map_err(|error| MicrosandboxError::from(error).into())
+}
+
+fn unexpected(what: &str) -> Failure {
+    Failure::Protocol { message: format!("the guest's agent answered {what} with something else") }
+}
+
+fn disordered(error: &BulkStateError) -> Failure {
+    Failure::Protocol { message: format!("the guest's agent broke the rules of a bulk flow: {error}") }
+}
+
+/// Something that is open in the guest, for one connection.
+struct Handle {
+    connection: Arc<Connection>,
+    id: u64,
+    path: String,
+    open: bool,
+}
+
+impl Handle {
+    async fn ask(&self, op: FsOp) -> Result<Option<FsResponseData>, Failure> {
+        self.connection.request(&self.path, &op).await
+    }
+
+    async fn close(mut self) -> Result<(), Failure> {
+        self.open = false;
+        self.ask(FsOp::CloseHandle { handle: self.id }).await.map(|_| ())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) {
+            let (connection, path, op) =
+                (self.connection.clone(), std::mem::take(&mut self.path), FsOp::CloseHandle { handle: self.id });
+            runtime.spawn(async move { drop(connection.request(&path, &op).await) });
+        }
+    }
+}
+
+/// A file that is open in the guest. Closed when it is dropped, then without a word whether that worked.
+///
+/// The agent does one thing at a time with a file, and everything else waits for that: never ask for anything while a
+/// [`BulkRead`] of the same file is not read to its end.
+pub(crate) struct GuestFile(Arc<Handle>);
+
+impl GuestFile {
+    pub(crate) async fn stat(&self) -> Result<FsEntryInfo, Failure> {
+        match self.0.ask(FsOp::FStat { handle: self.0.id }).await? {
+            Some(FsResponseData::Stat(info)) => Ok(info),
+            _ => Err(unexpected("stat")),
+        }
+    }
+
+    pub(crate) async fn set(&self, attrs: FsSetAttrs) -> Result<(), Failure> {
+        self.0.ask(FsOp::FSetStat { handle: self.0.id, attrs }).await.map(|_| ())
+    }
+
+    /// Close it. While a flow of it is still being cancelled, that waits, and nobody for it.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        match Arc::into_inner(self.0) {
+            Some(handle) => handle.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Read from `offset`, to the end of the file or of `len`.
+    pub(crate) async fn read(&self, offset: u64, len: Option<u64>) -> Result<BulkRead, Failure> {
+        let offer = BulkOffer::filesystem_read();
+        let op = FsOp::Read { handle: self.0.id, offset, len };
+        let (flow, accepted) = self.flow(op, offer, BULK_FLOW_MASK_GUEST_TO_HOST).await?;
+        let state = BulkReceiveState::new(
+            BulkKind::Filesystem,
+            BulkFlow::GuestToHost,
+            accepted.max_record_payload,
+            accepted.guest_to_host_credit_limit,
+            offer.guest_to_host_credit_limit,
+        );
+        Ok(BulkRead { flow, state: state.map_err(|error| disordered(&error))?, finished: false })
+    }
+
+    /// Read up to `len` bytes at `offset` into memory; fewer at the end of the file.
+    pub(crate) async fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
+        let mut data = Vec::new();
+        if len > 0 {
+            let mut read = self.read(offset, Some(len as u64)).await?;
+            while let Some(piece) = read.next().await? {
+                data.extend_from_slice(&piece);
+            }
+        }
+        Ok(data)
+    }
+
+    /// Write at `offset`, or at the end when the file was opened for that. `len` is how much it will be, if that is known:
+    /// the guest refuses more and less.
+    pub(crate) async fn write(&self, offset: u64, len: Option<u64>) -> Result<BulkWrite, Failure> {
+        let op = FsOp::Write { handle: self.0.id, offset, len };
+        let (flow, accepted) = self.flow(op, BulkOffer::filesystem_write(), BULK_FLOW_MASK_HOST_TO_GUEST).await?;
+        let state = BulkSendState::new(
+            BulkKind::Filesystem,
+            BulkFlow::HostToGuest,
+            accepted.max_record_payload,
+            accepted.host_to_guest_credit_limit,
+        );
+        Ok(BulkWrite { flow, state: state.map_err(|error| disordered(&error))? })
+    }
+
+    /// Write all of `data` at `offset`.
+    pub(crate) async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Failure> {
+        if data.len() <= INLINE {
+            return self.write_inline(offset, data).await;
+        }
+        let mut write = self.write(offset, Some(data.len() as u64)).await?;
+        write.send(data).await?;
+        write.finish().await
+    }
+
+    /// In a task of its own: nothing but its end ends such a write.
+    async fn write_inline(&self, offset: u64, data: Bytes) -> Result<(), Failure> {
+        let (connection, path) = (self.0.connection.clone(), self.0.path.clone());
+        let op = FsOp::Write { handle: self.0.id, offset, len: Some(data.len() as u64) };
+        let writing = tokio::spawn(async move {
+            let request = FsRequest { op, bulk: None };
+            let client = &connection.client;
+            let (id, mut frames) = client.stream_frames(MessageType::FsRequest, &request).await.map_err(lost)?;
+            for data in [data.into(), Vec::new()] {
+                client.send(id, MessageType::FsData, &FsData { data }).await.map_err(lost)?;
+            }
+            match frames.recv().await {
+                Some(AgentFrame::Control(message)) => connection.answer(&path, &message).map(|_| ()),
+                Some(AgentFrame::Bulk(_)) => Err(unexpected("write")),
+                None => Err(lost(AgentClientError::ReaderClosed(id))),
+            }
+        });
+        match writing.await {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    async fn flow(&self, op: FsOp, offer: BulkOffer, flows: u8) -> Result<(Flow, BulkAccepted), Failure> {
+        let request = FsRequest { op, bulk: Some(offer) };
+        let opened = self.0.connection.client.stream_frames(MessageType::FsRequest, &request).await;
+        let (id, frames) = opened.map_err(lost)?;
+        let mut flow = Flow { handle: self.0.clone(), id, frames, done: false };
+        let message = flow.control().await?;
+        if message.t != MessageType::BulkAccepted {
+            return Err(flow.end(&message).err().unwrap_or_else(|| unexpected("a bulk offer")));
+        }
+        let accepted: BulkAccepted = payload(&message)?;
+        match accepted.validate_against(offer, BulkKind::Filesystem, flows) {
+            Ok(accepted) => Ok((flow, accepted)),
+            Err(error) => Err(disordered(&error)),
+        }
+    }
+}
+
+/// A bulk flow of one file. It is cancelled in the guest when it is dropped before its end, and only then may the file be
+/// closed: the agent would wait for the flow, and for nothing else, which stops it all.
+struct Flow {
+    handle: Arc<Handle>,
+    id: u32,
+    frames: Receiver<AgentFrame>,
+    done: bool,
+}
+
+impl Flow {
+    async fn frame(&mut self) -> Result<AgentFrame, Failure> {
+        match self.frames.recv().await {
+            Some(frame) => Ok(frame),
+            None => {
+                self.done = true;
+                Err(lost(AgentClientError::ReaderClosed(self.id)))
+            }
+        }
+    }
+
+    async fn control(&mut self) -> Result<Message, Failure> {
+        match self.frame().await? {
+            AgentFrame::Control(message) => Ok(message),
+            AgentFrame::Bulk(_) => Err(unexpected("a bulk flow")),
+        }
+    }
+
+    /// The agent's last word.
+    fn end(&mut self, message: &Message) -> Result<(), Failure> {
+        self.done = matches!(message.t, MessageType::FsResponse | MessageType::CoreError);
+        self.handle.connection.answer(&self.handle.path, message).map(|_| ())
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.done, tokio::runtime::Handle::try_current()) {
+            let (handle, id) = (self.handle.clone(), self.id);
+            let cancel = BulkCancel {
+                kind: BulkKind::Filesystem,
+                reason: BulkCancelReason::CallerCancelled,
+                message: "the host wants no more".into(),
+            };
+            runtime.spawn(async move {
+                let _ = handle.connection.client.cancel_bulk(id, &cancel).await;
+                drop(handle);
+            });
+        }
+    }
+}
+
+/// Data on its way from a file. The guest sends 8 MiB ahead and then waits; dropped early, it is told to stop.
+pub(crate) struct BulkRead {
+    flow: Flow,
+    state: BulkReceiveState,
+    finished: bool,
+}
+
+impl BulkRead {
+    /// The next piece, at most [`PIECE`] long; `None` at the end. A piece holds a place in shared memory, of which there
+    /// are few: copy it soon. Loses nothing when it is dropped while it waits.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while !self.flow.done {
+            match self.flow.frame().await? {
+                AgentFrame::Bulk(record) => {
+                    let end = self.state.accept_record(&record).map_err(|error| disordered(&error))?;
+                    if let Some(credit) = self.state.consume(end).map_err(|error| disordered(&error))? {
+                        let client = &self.flow.handle.connection.client;
+                        client.send(self.flow.id, MessageType::BulkCredit, &credit).await.map_err(lost)?;
+                    }
+                    return Ok(Some(record.payload));
+                }
+                AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
+                    let finish: BulkFinish = payload(&message)?;
+                    self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
+                    self.finished = true;
+                }
+                AgentFrame::Control(message) => {
+                    self.flow.end(&message)?;
+                    if !self.finished {
+                        return Err(unexpected("the end of a read"));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Data on its way into a file. Nothing is certain before [`BulkWrite::finish`]; dropped before that, what has arrived stays.
+pub(crate) struct BulkWrite {
+    flow: Flow,
+    state: BulkSendState,
+}
+
+impl BulkWrite {
+    /// Send data of any length. Waits while the guest is more than 8 MiB behind.
+    pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), Failure> {
+        while !data.is_empty() {
+            // The agent's words are taken as they come: what waits in this queue stops the whole connection.
+            while let Ok(frame) = self.flow.frames.try_recv() {
+                self.take(&frame)?;
+            }
+            while self.state.available_credit() == 0 {
+                let frame = self.flow.frame().await?;
+                self.take(&frame)?;
+            }
+            let credit = usize::try_from(self.state.available_credit()).unwrap_or(usize::MAX);
+            let payload = data.split_to(data.len().min(credit).min(self.state.max_record_payload() as usize));
+            let offset = self.state.admit(payload.len()).map_err(|error| disordered(&error))?;
+            let (id, kind, flow) = (self.flow.id, BulkKind::Filesystem, BulkFlow::HostToGuest);
+            let record = BulkRecord { id, kind, flow, offset, payload };
+            self.flow.handle.connection.client.send_bulk(record).await.map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// Say that this was all, and wait until the guest has written it.
+    pub(crate) async fn finish(mut self) -> Result<(), Failure> {
+        let finish = self.state.finish().map_err(|error| disordered(&error))?;
+        self.flow.handle.connection.client.send(self.flow.id, MessageType::BulkFinish, &finish).await.map_err(lost)?;
+        loop {
+            let message = self.flow.control().await?;
+            if message.t != MessageType::BulkCredit {
+                return self.flow.end(&message);
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &AgentFrame) -> Result<(), Failure> {
+        match frame {
+            AgentFrame::Control(message) if message.t == MessageType::BulkCredit => {
+                let credit: BulkCredit = payload(message)?;
+                self.state.apply_credit(credit).map(|_| ()).map_err(|error| disordered(&error))
+            }
+            AgentFrame::Control(message) => {
+                self.flow.end(message)?;
+                Err(unexpected("a write that goes on"))
+            }
+            AgentFrame::Bulk(_) => Err(unexpected("a write")),
+        }
+    }
+}
+
+/// A directory that is open in the guest.
+pub(crate) struct GuestDirectory(Handle);
+
+impl GuestDirectory {
+    /// The next entries, of which there may be a million; empty after the last. An entry's path is below the directory's
+    /// path as that was given, or so an honest guest says.
+    pub(crate) async fn next(&self) -> Result<Vec<FsEntryInfo>, Failure> {
+        match self.0.ask(FsOp::ReadDir { handle: self.0.id, limit: Some(LISTING) }).await? {
+            Some(FsResponseData::List(entries)) => Ok(entries),
+            _ => Err(unexpected("a listing")),
+        }
+    }
+
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        self.0.close().await
+    }
+}
