@@ -161,7 +161,14 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
             const after = yield* gate.passed
             assert.isBelow(after, 24 * MiB, `${before} bytes had been pulled`)
             const { native } = yield* Backend.Backend
-            assert.deepStrictEqual(yield* native.live, { backends: 1, sandboxes: 0, execs: 0, logs: 0, files: 0, calls: 0 })
+            assert.deepStrictEqual(yield* native.live, {
+              backends: 1,
+              sandboxes: 0,
+              execs: 0,
+              logs: 0,
+              files: 0,
+              calls: 0
+            })
           }),
           backend
         )

@@ -92,3 +92,11 @@ export * as SandboxOptions from "./SandboxOptions.ts"
  * @since 0.1.0
  */
 export * as Snapshot from "./Snapshot.ts"
+
+/**
+ * Carrying files and trees between the host and a guest.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Transfer from "./Transfer.ts"

@@ -538,6 +538,23 @@ impl Failure {
         }
     }
 
+    /// Add to the message of a failure what was done before it, where that is a transfer's.
+    pub(crate) fn after(mut self, done: &str) -> Self {
+        match &mut self {
+            Self::HostIo { message, .. }
+            | Self::FileFailed { message, .. }
+            | Self::UnsafeName { message, .. }
+            | Self::TransferConflict { message, .. }
+            | Self::TransferLimit { message, .. }
+            | Self::TransferRefused { message, .. }
+            | Self::AgentClient { message, .. }
+            | Self::AgentReadyTimeout { message }
+            | Self::Protocol { message } => *message = format!("{message} ({done})"),
+            _ => {}
+        }
+        self
+    }
+
     pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {
         let at = path.as_deref().map_or_else(String::new, |path| format!(" at {path}"));
         Self::RuntimeVersionMismatch {

@@ -32,7 +32,9 @@ mod restore;
 mod runtime;
 mod sandbox;
 mod slot;
+mod transfer;
 mod tree;
+mod tree_guest;
 mod tree_host;
 
 use napi_derive::{module_init, napi};

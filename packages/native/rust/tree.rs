@@ -283,7 +283,7 @@ impl Tally {
         self.changed.notified().await;
     }
 
-    fn begin(&self, kind: Kind, size: Option<u64>) {
+    pub(crate) fn begin(&self, kind: Kind, size: Option<u64>) {
         self.change(|account| account.root = Some((kind, size)));
     }
 
@@ -307,14 +307,14 @@ impl Tally {
         }
     }
 
-    fn bytes(&self, path: &str, count: u64) {
+    pub(crate) fn bytes(&self, path: &str, count: u64) {
         self.change(|account| {
             account.counts.bytes += count;
             touch(account, path);
         });
     }
 
-    fn done(&self, path: &str, kind: Kind) {
+    pub(crate) fn done(&self, path: &str, kind: Kind) {
         self.change(|account| {
             let counts = &mut account.counts;
             match kind {

@@ -53,7 +53,11 @@ export type {
   SandboxInfo,
   SandboxOptions,
   StopOptions,
-  StopResult
+  StopResult,
+  TransferEvent,
+  TransferOptions,
+  TransferProgress,
+  Transferred
 } from "./internal/binding.ts"
 
 /**
@@ -137,6 +141,9 @@ export class Native extends Context.Service<Native, {
 
   /** Where one call that boots a sandbox says what it does. `listens`: its events will be read. */
   readonly makeProgress: (listens: boolean) => Binding.Progress
+
+  /** Where one transfer says how far it is. */
+  readonly makeTransferProgress: () => Binding.TransferProgress
 
   /** What is alive in the engine now. */
   readonly live: Effect.Effect<Binding.LiveHandles>
@@ -224,6 +231,7 @@ const make = Effect.gen(function*() {
     call,
     acquire: makeAcquire(call),
     makeProgress: (listens) => new addon.Progress(listens),
+    makeTransferProgress: () => new addon.TransferProgress(),
     live: Effect.sync(() => engine.live())
   })
 })

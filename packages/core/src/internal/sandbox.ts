@@ -19,6 +19,7 @@ import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
+import { transfer } from "./transfer.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
 export type TypeId = typeof TypeId
@@ -52,6 +53,7 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
     ...modify(target),
+    ...transfer(target),
     status: Effect.map(
       operation(target, "Sandbox.status", (handle, token) => handle.status(token)),
       (status) => status as Status
