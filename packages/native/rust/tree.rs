@@ -413,7 +413,8 @@ impl<S: Source, T: Target> Transfer<S, T> {
         while let Some(joined) = jobs.join_next().await {
             settled(joined);
         }
-        if let Some(failure) = self.failed.lock().take() {
+        let failed = self.failed.lock().take();
+        if let Some(failure) = failed {
             self.target.clean().await;
             return Err(Stop::Failed(failure));
         }
