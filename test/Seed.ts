@@ -26,6 +26,7 @@ const sandbox = file("vm/Sandbox")
 const logs = file("vm/Logs")
 const metrics = file("vm/Metrics")
 const progress = file("vm/Progress")
+const files = file("vm/conformance/Files")
 const pull = file("store/Pull")
 const written = file("store/Logs")
 
@@ -49,6 +50,12 @@ const sampled = metrics("are there right after the boot, of all that run, and of
 const watched = metrics("come at once and then at their interval, without a burst, and end when it stops")
 const read = written("are read by source, time and number, in the order of their time")
 const resumed = written("are followed through rotations, from a cursor too")
+const shared = files("has what its programs have, and they have what it is given")
+const transferred = files("takes and gives a large file with an equal hash")
+const paced = files("gives a reader what it asks for and nothing more")
+/** The suite of a file system, which runs on Node's files and on a guest's. */
+const conforms = (name: string): Test => ({ file: "test/conformance/FileSystem.ts", name })
+const described = conforms("says what a file is")
 const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
@@ -67,7 +74,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#shell_stream": row("sandbox.spawn", streamed),
     "#attach": later("issue 5"),
     "#attach_shell": later("issue 5"),
-    "#fs": later("issue 5"),
+    "#fs": row("sandbox.fs", shared),
     "#ssh": later("issue 7"),
     "#metrics": row("sandbox.metrics", sampled),
     "#metrics_stream": row("sandbox.metricsStream", watched),
@@ -153,6 +160,48 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   PullSession: {
     "#each": row("Sandbox.makeStream", booted),
     "#sandbox": row("Sandbox.fromStream", booted)
+  },
+  // Effect's `FileSystem` takes the place of these classes: its members are not this package's to name.
+  FS: {
+    "#read": row("sandbox.fs", conforms("writes a file and reads the same bytes, of any size")),
+    "#read_text": row("sandbox.fs", conforms("writes and reads text")),
+    "#write": row("sandbox.fs", conforms("replaces what a file held, and appends when it is told to")),
+    "#read_stream": row("sandbox.fs", transferred),
+    "#write_stream": row("sandbox.fs", conforms("takes a stream into a file")),
+    "#list": row("sandbox.fs", conforms("says of each entry what it is")),
+    "#stat": row("sandbox.fs", described),
+    "#exists?": row("sandbox.fs", conforms("tells what is missing, and where it looked")),
+    "#mkdir": row("sandbox.fs", conforms("makes a directory once, and its parents when it is told to")),
+    "#remove": row("sandbox.fs", conforms("removes a file, a link and nothing that it leads to")),
+    "#remove_dir": row("sandbox.fs", conforms("removes a tree, and minds what is missing unless it is forced")),
+    "#copy": row("sandbox.fs", conforms("copies a tree: modes, links and parents")),
+    "#rename": row("sandbox.fs", conforms("renames, over a file and never over what is in a directory")),
+    "#copy_from_host": later("issue 5"),
+    "#copy_to_host": later("issue 5")
+  },
+  FsEntry: {
+    "#path": row("sandbox.fs", conforms("lists a directory by name")),
+    "#kind": row("sandbox.fs", conforms("says of each entry what it is")),
+    "#size": row("sandbox.fs", described),
+    "#mode": row("sandbox.fs", described),
+    "#modified": row("sandbox.fs", described)
+  },
+  FsMetadata: {
+    "#kind": row("sandbox.fs", described),
+    "#size": row("sandbox.fs", described),
+    "#mode": row("sandbox.fs", described),
+    "#readonly": row("sandbox.fs", conforms("changes a mode")),
+    "#modified": row("sandbox.fs", described),
+    "#created": row("sandbox.fs", described)
+  },
+  FsReadStream: {
+    "#recv": row("sandbox.fs", paced),
+    "#each": row("sandbox.fs", conforms("streams a file in pieces of the size that was asked for")),
+    "#collect": row("sandbox.fs", conforms("streams a file in pieces of the size that was asked for"))
+  },
+  FsWriteSink: {
+    "#write": row("sandbox.fs", conforms("takes a stream into a file")),
+    "#close": row("sandbox.fs", conforms("takes a stream into a file"))
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", sampled)

@@ -13,8 +13,10 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -205,6 +207,19 @@ export interface Sandbox {
     args?: ReadonlyArray<string>,
     options?: SpawnOptions
   ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  /**
+   * The guest's files as Effect's `FileSystem`: a program that uses one works on them when it is given this. A relative path
+   * is relative to the sandbox's working directory. A failure is a `PlatformError` with this SDK's error as its cause; the
+   * reason of a sandbox that has gone is `Unknown`.
+   *
+   * The guest's agent does the work, as root, and what is made belongs to root; `access` asks for the sandbox's user. Times
+   * are whole seconds. `link`, `File.sync` and `access` for reading or writing need `ln`, `sync` and a shell in the guest.
+   * `readFile` takes at most 1 GiB, and a directory at most a million entries. A FIFO and a terminal are refused: use a
+   * program for them.
+   */
+  readonly fs: FileSystem.FileSystem
+  /** The guest's paths, relative to the sandbox's working directory, as Effect's `Path`. */
+  readonly path: Path.Path
   /**
    * What it uses: its newest sample. Right after a boot it waits for the first one, at most 10 seconds, and fails with
    * `MetricsNotReady` then. Fails with `MetricsDisabled`, and with `SandboxNotRunning` when the sandbox has stopped.

@@ -35,6 +35,7 @@ const DIAL: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 
 /// The most that one record of a bulk flow carries.
+#[allow(dead_code)] // for transfers
 pub(crate) const PIECE: usize = FS_CHUNK_SIZE;
 
 /// Up to here a write goes along with its request, which saves a round trip.
@@ -173,6 +174,7 @@ async fn give_up_when_idle(kept: Weak<Kept>) {
     }
 }
 
+#[allow(dead_code)] // what has a connection of its own: transfers
 impl Connection {
     async fn ask(&self, path: &str, op: &FsOp) -> Result<Option<FsResponseData>, Broken> {
         let request = FsRequest { op: op.clone(), bulk: None };

@@ -94,6 +94,7 @@ pub struct Sandbox {
     name: String,
     id: String,
     shell: String,
+    workdir: Option<String>,
     connected: bool,
     /// One restart at a time.
     restarting: tokio::sync::Mutex<()>,
@@ -106,6 +107,7 @@ impl Sandbox {
             name: sandbox.name().to_owned(),
             id: sandbox.id().as_str().to_owned(),
             shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
+            workdir: sandbox.config().spec.runtime.workdir.clone(),
             connected: false,
             restarting: tokio::sync::Mutex::new(()),
             slot: Slot::new("sandbox", SandboxValue::new(sandbox, engine, false)),
@@ -139,6 +141,13 @@ impl Sandbox {
     #[must_use]
     pub fn shell(&self) -> String {
         self.shell.clone()
+    }
+
+    /// Where its programs start; at the root, when that is absent.
+    #[napi(getter, catch_unwind)]
+    #[must_use]
+    pub fn workdir(&self) -> Option<String> {
+        self.workdir.clone()
     }
 
     /// The state of the sandbox, looked up now.

@@ -14,11 +14,13 @@ import { branch } from "./branch.ts"
 import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
+import { makeFileSystem } from "./fileSystem.ts"
 import { Span, toMillis } from "./inputs.ts"
 import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
 import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
+import { makePath } from "./path.ts"
 import { transfer } from "./transfer.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
@@ -39,6 +41,7 @@ interface Ending {
 const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: Ending): Sandbox => {
   const target: Target = { native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
+  const path = makePath(handle.workdir ?? "/")
   const runShell = exec.exec("Sandbox.shell", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
@@ -49,6 +52,8 @@ const makeSandbox = ({ native, watch }: Engine, handle: Native.Sandbox, ending: 
     exec: exec.exec("Sandbox.exec", target),
     shell: (script, options) => runShell(handle.shell, ["-c", script], options),
     spawn: exec.spawn("Sandbox.spawn", target),
+    fs: makeFileSystem(target, path),
+    path,
     ...logs(target),
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),

@@ -101,6 +101,20 @@ export declare class Exec {
   close(): Promise<ExecClosed>
 }
 
+/** A file that is open in the guest. */
+export declare class GuestFile {
+  /** What the guest says of it. */
+  stat(token: CancelToken): Promise<Outcome<FileInfo>>
+  /** Up to `len` bytes at `offset`; fewer at the end of the file, and never more than 4 MiB. */
+  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write all of `data` at `offset`, or at the end when the file was opened for that. */
+  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of it. */
+  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** Close it, and give the handle back. */
+  close(): Promise<Outcome<void>>
+}
+
 /** The logs of a sandbox, as they are read. */
 export declare class LogStream {
   /** The next entries: waits for one, then takes what else is there, up to about `max_bytes`. An empty list is the end. */
@@ -133,6 +147,32 @@ export declare class Sandbox {
    * is one of the source. A cancel leaves no child.
    */
   branchMany(names: Array<string>, options: BranchOptions, token: CancelToken): Promise<Outcome<Array<BranchOutcome>>>
+  /** What the guest says of a file, or of the link itself. */
+  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
+  /** A path without links, of something that exists. */
+  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Where a link points to. */
+  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Make a link to whatever `target` is. */
+  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
+  /** Make a directory; with `recursive` also those above, and none that is there. */
+  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Remove a file or a link; with `recursive` also a directory and all below. With `force` it need not exist. */
+  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Rename a file or a directory within the guest. */
+  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Copy the content and the mode of a file within the guest. */
+  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of a file. */
+  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** The entries of a directory, or of the whole tree below it; at most a million. */
+  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
+  /** A whole file, if it has no more than `limit` bytes, whatever it says about its size. */
+  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write a whole file. When it is cancelled, a part of it may be written. */
+  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
+  /** Open a file. */
+  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<GuestFile>>
   /** All log entries that are there, in the order of their time. */
   logs(options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
   /** Stream the log entries. */
@@ -159,6 +199,8 @@ export declare class Sandbox {
   get connected(): boolean
   /** The shell that its scripts run in. */
   get shell(): string
+  /** Where its programs start; at the root, when that is absent. */
+  get workdir(): string | null
   /** The state of the sandbox, looked up now. */
   status(token: CancelToken): Promise<Outcome<string>>
   /** Run a program to its end and answer with all of its output. A cancel kills it first. */
@@ -346,10 +388,43 @@ export type Failure =
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
   | { _tag: 'SandboxPaused'; message: string }
   | { _tag: 'CaptureUnsupported'; message: string }
+  | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'ChangeRefused'; message: string; field: string }
   | { _tag: 'RestartRequired'; message: string; field: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
+
+/** What to change of a file; what is absent stays. */
+export interface FileAttributes {
+  mode?: number
+  uid?: number
+  gid?: number
+  size?: number
+  /** Seconds since 1970. */
+  accessedAt?: number
+  modifiedAt?: number
+}
+
+/** An entry of a listing. */
+export interface FileEntry {
+  /** Below the directory that was listed. */
+  path: string
+  info: FileInfo
+}
+
+/** What the guest says of a file. */
+export interface FileInfo {
+  /** `file`, `dir`, `symlink` or `other`. */
+  kind: string
+  /** With the bits of the type. */
+  mode: number
+  size: number
+  uid: number
+  gid: number
+  /** Seconds since 1970; the protocol has no finer ones. */
+  accessedAt?: number
+  modifiedAt?: number
+}
 
 /** Where the root file system comes from. */
 export type ImageOptions =
@@ -391,6 +466,7 @@ export interface LiveHandles {
   sandboxes: number
   execs: number
   logs: number
+  files: number
   calls: number
 }
 
@@ -533,6 +609,14 @@ export type MountSource =
 export interface NamedSample {
   name: string
   sample: MetricsSample
+}
+
+/** How to open a file. */
+export interface OpenOptions {
+  flag: string
+  mode?: number
+  /** Refuse a path that is a symbolic link. */
+  noFollow: boolean
 }
 
 /** The guest's owner of files that the host made. */

@@ -1,0 +1,611 @@
+/** The files of a guest as Effect's `FileSystem`: what Node's does, in one crossing for each operation. */
+import type { Native } from "@effect-microsandbox/native"
+import * as Arr from "effect/Array"
+import * as ByteSize from "effect/ByteSize"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import type * as Path from "effect/Path"
+import * as PlatformError from "effect/PlatformError"
+import type * as Pull from "effect/Pull"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import { MicrosandboxError } from "../MicrosandboxError.ts"
+import { makeCopy } from "./copy.ts"
+import { mapFailure, toError } from "./failure.ts"
+import { defined } from "./inputs.ts"
+import { attributesOf, subjectOf, type Target } from "./operation.ts"
+import { toPlatformError } from "./platformError.ts"
+import { watch } from "./watch.ts"
+
+/** What `readFile` holds in memory at most; more is for `stream`. */
+const readLimit = 2 ** 30
+
+/** What crosses the border at once when a file is streamed. */
+const batchBytes = 1 << 20
+
+/** The addon's own limit for one read. */
+const crossingBytes = 4 << 20
+
+/** Where the guest has its temporary files. */
+const temporary = "/tmp"
+
+const typeMask = 0o170000
+
+const types: Readonly<Record<number, FileSystem.File.Type>> = {
+  0o100000: "File",
+  0o040000: "Directory",
+  0o120000: "SymbolicLink",
+  0o060000: "BlockDevice",
+  0o020000: "CharacterDevice",
+  0o010000: "FIFO",
+  0o140000: "Socket"
+}
+
+const openFlags: ReadonlySet<string> = new Set(["r", "r+", "w", "wx", "w+", "wx+", "a", "ax", "a+", "ax+"])
+
+const typeOf = ({ mode }: Native.FileInfo): FileSystem.File.Type => types[mode & typeMask] ?? "Unknown"
+
+/** A guest may say any number; one that is no date is no time. */
+const toDate = (seconds: number | undefined): Option.Option<Date> => {
+  const date = new Date((seconds ?? NaN) * 1000)
+  return Number.isNaN(date.getTime()) ? Option.none() : Option.some(date)
+}
+
+/** The protocol has neither devices nor inodes; one sandbox is one device. */
+const toFileInfo = (info: Native.FileInfo): FileSystem.File.Info => ({
+  type: typeOf(info),
+  mtime: toDate(info.modifiedAt),
+  atime: toDate(info.accessedAt),
+  birthtime: Option.none(),
+  dev: 0n,
+  rdev: Option.none(),
+  ino: Option.none(),
+  mode: info.mode,
+  nlink: Option.none(),
+  uid: Option.some(info.uid),
+  gid: Option.some(info.gid),
+  size: ByteSize.bytes(BigInt(info.size)),
+  blksize: Option.none(),
+  blocks: Option.none()
+})
+
+const badArgument = (method: string, description: string): PlatformError.PlatformError =>
+  PlatformError.badArgument({ module: "FileSystem", method, description })
+
+const refuse = (method: string, path: string, tag: PlatformError.SystemErrorTag, description: string) =>
+  Effect.fail(
+    PlatformError.systemError({ module: "FileSystem", method, _tag: tag, pathOrDescriptor: path, description })
+  )
+
+/** A copy: the addon reads it on another thread, where it must not move with a buffer that its owner transfers. */
+const toBuffer = (data: Uint8Array): Buffer => Buffer.from(data)
+
+type Failing<A> = Effect.Effect<A, PlatformError.PlatformError>
+
+/** What the operations below share: a crossing of the border with its span and its errors. */
+const makeRun = (target: Target) => {
+  const attributes = attributesOf(target)
+  /** A path as the guest's agent takes it; what is relative is so to the guest's working directory. */
+  const workdir = target.handle.workdir ?? "/"
+  const absolute = (path: string): string => path === "" || path.startsWith("/") ? path : `${workdir}/${path}`
+
+  const check = (method: string, ...paths: ReadonlyArray<string>): Failing<void> =>
+    paths.some((path) => path.includes("\0")) ? Effect.fail(badArgument(method, "a path holds no NUL")) : Effect.void
+
+  const call = <A>(
+    method: string,
+    path: string,
+    run: (token: Native.CancelToken) => Promise<Native.Outcome<A>>
+  ): Failing<A> =>
+    target.native.call(run).pipe(
+      mapFailure(subjectOf(`FileSystem.${method}`, target)),
+      Effect.mapError(toPlatformError("FileSystem", method, path))
+    )
+
+  const span = (method: string) => <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>) =>
+    Effect.withSpan(effect, `FileSystem.${method}`, { attributes })
+
+  /** One operation that is one crossing. */
+  const one = <A>(
+    method: string,
+    path: string,
+    run: (handle: Native.Sandbox, path: string, token: Native.CancelToken) => Promise<Native.Outcome<A>>
+  ): Failing<A> =>
+    Effect.andThen(check(method, path), call(method, path, (token) => run(target.handle, absolute(path), token))).pipe(
+      span(method)
+    )
+
+  return { absolute, call, check, one, span }
+}
+
+type Run = ReturnType<typeof makeRun>
+
+const openOptions = (
+  method: string,
+  options: { readonly flag?: string | undefined; readonly mode?: number | undefined } | undefined,
+  flag: FileSystem.OpenFlag,
+  noFollow = false
+): Failing<Native.OpenOptions> => {
+  const given = options?.flag ?? flag
+  return openFlags.has(given)
+    ? Effect.map(
+      checkMode(method, options?.mode),
+      (mode) => defined({ flag: given, mode, noFollow }) as Native.OpenOptions
+    )
+    : Effect.fail(badArgument(method, `no such flag: ${given}`))
+}
+
+const checkMode = (method: string, mode: number | undefined): Failing<number | undefined> =>
+  mode === undefined || (Number.isInteger(mode) && mode >= 0 && mode < 2 ** 32)
+    ? Effect.succeed(mode)
+    : Effect.fail(badArgument(method, "a mode is an integer from 0 to 4294967295"))
+
+/** -1 leaves what is there. */
+const checkOwner = (method: string, id: number): Failing<number | undefined> =>
+  Number.isInteger(id) && id >= -1 && id < 2 ** 32
+    ? Effect.succeed(id === -1 || id === 2 ** 32 - 1 ? undefined : id)
+    : Effect.fail(badArgument(method, "an owner is an integer from 0 to 4294967294, or -1"))
+
+const checkLength = (method: string, length: number | undefined): Failing<number> =>
+  length === undefined
+    ? Effect.succeed(0)
+    : Number.isInteger(length)
+    ? Effect.succeed(Math.max(0, length))
+    : Effect.fail(badArgument(method, "a length is an integer"))
+
+/** Seconds since 1970, as Node reads them: what is before is now. */
+const toSeconds = (time: Date | number): Failing<number> => {
+  if (time instanceof Date) {
+    const seconds = time.getTime() / 1000
+    return Number.isNaN(seconds)
+      ? refuse("utime", "", "Unknown", "an invalid date")
+      : Effect.succeed(Math.floor(seconds))
+  }
+  return Number.isFinite(time)
+    ? Effect.map(
+      Effect.clockWith((clock) => clock.currentTimeMillis),
+      (now) => Math.floor(time < 0 ? now / 1000 : time)
+    )
+    : Effect.fail(badArgument("utime", "a time is a date or a number of seconds"))
+}
+
+const toPosition = (method: string, position: bigint): Failing<number> =>
+  position <= BigInt(Number.MAX_SAFE_INTEGER)
+    ? Effect.succeed(Number(position))
+    : Effect.fail(badArgument(method, `position exceeds the safe integer range: ${position}`))
+
+/** An open file. Its cursor is here, as Node's is; one operation at a time moves it. */
+class GuestFile implements FileSystem.File {
+  readonly [FileSystem.FileTypeId]: typeof FileSystem.FileTypeId = FileSystem.FileTypeId
+  readonly stat: Failing<FileSystem.File.Info>
+  readonly sync: Failing<void>
+  private readonly file: Native.GuestFile
+  private readonly path: string
+  private readonly append: boolean
+  private readonly call: Run["call"]
+  private readonly one = Semaphore.makeUnsafe(1)
+  private position = 0n
+
+  constructor(
+    file: Native.GuestFile,
+    path: string,
+    append: boolean,
+    call: Run["call"],
+    sync: Failing<void>
+  ) {
+    this.file = file
+    this.path = path
+    this.append = append
+    this.call = call
+    this.sync = sync
+    this.stat = Effect.map(call("stat", path, (token) => file.stat(token)), toFileInfo)
+  }
+
+  seek(offset: bigint, from: FileSystem.SeekMode): Failing<bigint> {
+    return this.one.withPermit(Effect.suspend(() => {
+      const position = from === "start" ? offset : this.position + offset
+      if (position < 0n) return Effect.fail(badArgument("seek", "Cannot seek before the start of the file"))
+      this.position = position
+      return Effect.succeed(position)
+    }))
+  }
+
+  /** Fills `size` bytes as far as the file goes; moves the cursor unless a position is given. */
+  private readonly take = Effect.fnUntraced(function*(
+    this: GuestFile,
+    method: string,
+    size: number,
+    explicit: bigint | undefined
+  ) {
+    if (explicit !== undefined && explicit < 0n) {
+      return yield* badArgument(method, "Cannot read before the start of the file")
+    }
+    const position = explicit ?? this.position
+    const parts: Array<Uint8Array> = []
+    let length = 0
+    while (length < size) {
+      const offset = Number(position) + length
+      const wanted = Math.min(size - length, crossingBytes)
+      const part = yield* this.call(method, this.path, (token) => this.file.read(offset, wanted, token))
+      if (part.length > 0) parts.push(part)
+      length += part.length
+      if (part.length < wanted) break
+    }
+    if (explicit === undefined) this.position = position + BigInt(length)
+    return parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+  })
+
+  read(buffer: Uint8Array, options?: FileSystem.File.ReadOptions): Failing<number> {
+    return this.one.withPermit(Effect.map(this.take("read", buffer.length, options?.position), (data) => {
+      buffer.set(data)
+      return data.length
+    }))
+  }
+
+  readAlloc(size: number, options?: FileSystem.File.ReadOptions): Failing<Option.Option<Uint8Array>> {
+    return Number.isInteger(size) && size >= 0
+      ? this.one.withPermit(Effect.map(
+        this.take("readAlloc", size, options?.position),
+        (data) => data.length === 0 ? Option.none() : Option.some(data)
+      ))
+      : Effect.fail(badArgument("readAlloc", "size must be a non-negative integer"))
+  }
+
+  truncate(length?: number): Failing<void> {
+    return this.one.withPermit(
+      Effect.flatMap(checkLength("truncate", length), (size) =>
+        Effect.map(
+          this.call("truncate", this.path, (token) => this.file.set({ size }, token)),
+          () => {
+            if (!this.append && this.position > BigInt(size)) this.position = BigInt(size)
+          }
+        ))
+    )
+  }
+
+  private put(method: string, buffer: Uint8Array): Failing<number> {
+    return this.one.withPermit(Effect.suspend(() =>
+      buffer.length === 0
+        ? Effect.succeed(0)
+        : Effect.flatMap(
+          this.append ? Effect.succeed(0) : toPosition(method, this.position),
+          (offset) =>
+            Effect.map(
+              this.call(method, this.path, (token) => this.file.write(offset, toBuffer(buffer), token)),
+              () => {
+                if (!this.append) this.position += BigInt(buffer.length)
+                return buffer.length
+              }
+            )
+        )
+    ))
+  }
+
+  write(buffer: Uint8Array): Failing<number> {
+    return this.put("write", buffer)
+  }
+
+  writeAll(buffer: Uint8Array): Failing<void> {
+    return Effect.asVoid(this.put("writeAll", buffer))
+  }
+}
+
+/** What a program of the guest did instead of its agent, which cannot. */
+const makeTools = (target: Target, { call }: Run) => {
+  const exec = (method: string, path: string, command: string, args: Array<string>, user?: string) =>
+    call(method, path, (token) => target.handle.exec(defined({ command, args, user }), token)).pipe(
+      Effect.catchTag(
+        "PlatformError",
+        (error) =>
+          error.cause instanceof MicrosandboxError && error.cause.reason._tag === "ExecFailed" &&
+            error.cause.reason.kind === "NotFound"
+            ? refuse(method, path, "Unknown", `this needs the program ${command} in the guest, which has none`)
+            : Effect.fail(error)
+      )
+    )
+  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).trim()
+
+  return {
+    /** Data that the guest has written goes to its disk; the agent's protocol has no word for one file. */
+    sync: (path: string): Failing<void> =>
+      Effect.flatMap(
+        exec("sync", path, "sync", [], "0"),
+        ({ exitCode, stderr }) => exitCode === 0 ? Effect.void : refuse("sync", path, "Unknown", text(stderr))
+      ),
+
+    link: (from: string, to: string, path: string): Failing<void> =>
+      Effect.flatMap(exec("link", path, "ln", ["--", from, to], "0"), ({ exitCode, stderr }) => {
+        if (exitCode === 0) return Effect.void
+        const why = text(stderr)
+        const tag = /file exists/i.test(why)
+          ? "AlreadyExists"
+          : /not permitted|permission denied/i.test(why)
+          ? "PermissionDenied"
+          : /no such file/i.test(why)
+          ? "NotFound"
+          : "Unknown"
+        return refuse("link", path, tag, why)
+      }),
+
+    /** Whether the sandbox's user may, and not the agent, which is root: the guest's kernel says so. */
+    access: (path: string, wants: ReadonlyArray<"-r" | "-w">, given: string): Failing<void> => {
+      const script = `for want in "$@"; do test "$want" "$path" || exit 13; done`
+      return Effect.flatMap(
+        call("access", given, (token) =>
+          target.handle.exec(
+            { command: target.handle.shell, args: ["-c", script, "sh", ...wants], env: { path } },
+            token
+          )),
+        ({ exitCode, stderr }) =>
+          exitCode === 0
+            ? Effect.void
+            : refuse("access", given, exitCode === 13 ? "PermissionDenied" : "Unknown", text(stderr))
+      )
+    }
+  }
+}
+
+export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.FileSystem => {
+  const run = makeRun(target)
+  const { absolute, call, check, one, span } = run
+  const tools = makeTools(target, run)
+
+  const statAs = (method: string, at: string, follow: boolean) =>
+    one(method, at, (handle, at, token) => handle.fileStat(at, follow, token))
+
+  const stat = (at: string) => Effect.map(statAs("stat", at, true), toFileInfo)
+  const lstat = (at: string) => Effect.map(statAs("lstat", at, false), toFileInfo)
+
+  const realPathAs = (method: string, at: string) =>
+    // By its text first, as Node does it.
+    one(method, at, (handle, _, token) => handle.fileRealPath(path.resolve(at), token))
+  const readLinkAs = (method: string, at: string) =>
+    one(method, at, (handle, at, token) => handle.fileReadLink(at, token))
+  const symlinkAs = (method: string, to: string, at: string) =>
+    Effect.andThen(
+      check(method, to),
+      one(method, at, (handle, at, token) => handle.fileSymlink(to, at, token))
+    )
+  const removeAs = (
+    method: string,
+    at: string,
+    options?: { readonly recursive?: boolean | undefined; readonly force?: boolean | undefined }
+  ) =>
+    one(
+      method,
+      at,
+      (handle, at, token) => handle.fileRemove(at, options?.recursive ?? false, options?.force ?? false, token)
+    )
+  const makeDirectoryAs = (method: string, at: string, recursive: boolean, mode?: number) =>
+    Effect.flatMap(
+      checkMode(method, mode),
+      (mode) => one(method, at, (handle, at, token) => handle.fileMakeDirectory(at, recursive, mode, token))
+    )
+  const copyFileAs = (method: string, from: string, to: string) =>
+    Effect.andThen(
+      check(method, to),
+      one(method, from, (handle, from, token) => handle.fileCopy(from, absolute(to), token))
+    )
+  const setAs = (method: string, at: string, attributes: Native.FileAttributes) =>
+    one(method, at, (handle, at, token) => handle.fileSet(at, attributes, token))
+  const listAs = (method: string, at: string, recursive: boolean) =>
+    one(method, at, (handle, at, token) => handle.fileList(at, recursive, token))
+
+  const chmodAs = (method: string, at: string, mode: number) =>
+    Effect.flatMap(checkMode(method, mode), (mode) => setAs(method, at, defined({ mode })))
+
+  const writeFile: FileSystem.FileSystem["writeFile"] = (at, data, options) =>
+    Effect.flatMap(
+      openOptions("writeFile", options, "w"),
+      (how) => one("writeFile", at, (handle, at, token) => handle.fileWrite(at, toBuffer(data), how, token))
+    )
+
+  const openAs = (
+    method: string,
+    at: string,
+    options?: {
+      readonly flag?: FileSystem.OpenFlag | undefined
+      readonly mode?: number | undefined
+      readonly noFollow?: boolean | undefined
+    }
+  ): Effect.Effect<GuestFile, PlatformError.PlatformError, Scope.Scope> =>
+    Effect.gen(function*() {
+      yield* check(method, at)
+      const how = yield* openOptions(method, options, "r", options?.noFollow ?? false)
+      const file = yield* target.native.acquire(
+        (token) => target.handle.fileOpen(absolute(at), how, token),
+        (file) => close(target, method, at, file)
+      ).pipe(
+        mapFailure(subjectOf(`FileSystem.${method}`, target)),
+        Effect.mapError(toPlatformError("FileSystem", method, at))
+      )
+      return new GuestFile(file, at, how.flag.startsWith("a"), call, tools.sync(at))
+    }).pipe(span(method))
+
+  const makeTempDirectoryAs = (method: string) =>
+    Effect.fnUntraced(function*(
+      options?: { readonly directory?: string | undefined; readonly prefix?: string | undefined }
+    ) {
+      const prefix = options?.prefix ?? ""
+      const directory = options?.directory === undefined ? temporary : path.join(options.directory, ".")
+      const random = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
+      const at = `${prefix === "" ? `${directory}/` : path.join(directory, prefix)}${random}`
+      yield* makeDirectoryAs(method, at, false, 0o700)
+      return at
+    })
+
+  const makeTempFileAs = (method: string): FileSystem.FileSystem["makeTempFile"] => {
+    const makeDirectory = makeTempDirectoryAs(method)
+    return Effect.fnUntraced(function*(options) {
+      const directory = yield* makeDirectory(options)
+      const at = path.join(directory, `${crypto.randomUUID().slice(0, 13)}${options?.suffix ?? ""}`)
+      yield* writeFile(at, new Uint8Array(0))
+      return at
+    })
+  }
+  const makeTempDirectory = makeTempDirectoryAs("makeTempDirectoryScoped")
+  const makeTempFile = makeTempFileAs("makeTempFileScoped")
+
+  const copy = makeCopy({
+    path,
+    stat: statAs,
+    list: listAs,
+    realPath: realPathAs,
+    readLink: readLinkAs,
+    symlink: symlinkAs,
+    copyFile: copyFileAs,
+    makeDirectory: makeDirectoryAs,
+    remove: removeAs,
+    set: setAs
+  })
+
+  const fs = FileSystem.make({
+    access: (at, options) =>
+      Effect.gen(function*() {
+        yield* statAs("access", at, true)
+        const wants = [
+          ...(options?.readable === true ? ["-r" as const] : []),
+          ...(options?.writable === true ? ["-w" as const] : [])
+        ]
+        if (wants.length > 0) yield* tools.access(absolute(at), wants, at)
+      }),
+    copy: (from, to, options) => span("copy")(copy(from, to, options)),
+    copyFile: (from, to) => copyFileAs("copyFile", from, to),
+    chmod: (at, mode) => chmodAs("chmod", at, mode),
+    chown: (at, uid, gid) =>
+      Effect.flatMap(
+        Effect.all([checkOwner("chown", uid), checkOwner("chown", gid)]),
+        ([uid, gid]) => setAs("chown", at, defined({ uid, gid }))
+      ),
+    link: (from, to) =>
+      Effect.gen(function*() {
+        const info = yield* statAs("link", from, false)
+        if (typeOf(info) === "Directory") {
+          return yield* refuse("link", from, "PermissionDenied", "a directory has no second name")
+        }
+        yield* check("link", to)
+        const there = yield* Effect.option(statAs("link", to, false))
+        if (Option.isSome(there)) return yield* refuse("link", from, "AlreadyExists", `${to} exists`)
+        yield* tools.link(absolute(from), absolute(to), from)
+      }),
+    lstat,
+    makeDirectory: (at, options) => makeDirectoryAs("makeDirectory", at, options?.recursive ?? false, options?.mode),
+    makeTempDirectory: makeTempDirectoryAs("makeTempDirectory"),
+    makeTempDirectoryScoped: (options) =>
+      Effect.acquireRelease(
+        makeTempDirectory(options),
+        (at) => whileThere(removeAs("makeTempDirectoryScoped", at, { recursive: true, force: true }))
+      ),
+    makeTempFile: makeTempFileAs("makeTempFile"),
+    makeTempFileScoped: (options) =>
+      Effect.acquireRelease(
+        makeTempFile(options),
+        (at) => whileThere(removeAs("makeTempFileScoped", path.dirname(at), { recursive: true, force: true }))
+      ),
+    open: (at, options) => openAs("open", at, options),
+    readDirectory: (at, options) =>
+      Effect.map(
+        listAs("readDirectory", at, options?.recursive ?? false),
+        (entries) => entries.map((entry) => entry.path)
+      ),
+    readDirectoryEntries: (at) =>
+      Effect.map(
+        listAs("readDirectoryEntries", at, false),
+        (entries) => entries.map(({ info, path }) => ({ name: path, type: typeOf(info) }))
+      ),
+    readFile: (at) => one("readFile", at, (handle, at, token) => handle.fileRead(at, readLimit, token)),
+    readLink: (at) => readLinkAs("readLink", at),
+    realPath: (at) => realPathAs("realPath", at),
+    remove: (at, options) => removeAs("remove", at, options),
+    rename: (from, to) =>
+      Effect.andThen(
+        check("rename", to),
+        one("rename", from, (handle, from, token) => handle.fileRename(from, absolute(to), token))
+      ),
+    stat,
+    symlink: (to, at) => symlinkAs("symlink", to, at),
+    truncate: (at, length) =>
+      Effect.flatMap(checkLength("truncate", length), (size) => setAs("truncate", at, { size })),
+    utimes: (at, atime, mtime) =>
+      Effect.flatMap(
+        Effect.all([toSeconds(atime), toSeconds(mtime)]),
+        ([accessedAt, modifiedAt]) => setAs("utime", at, { accessedAt, modifiedAt })
+      ),
+    watch: (at, options) => watch({ list: listAs, path, stat: statAs }, at, options),
+    writeFile
+  })
+
+  return {
+    ...fs,
+    stream: (at, options = {}) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const { bytesToRead, chunkSize = batchBytes, offset } = options
+        if (!Number.isInteger(chunkSize) || chunkSize < 0) {
+          return yield* badArgument("stream", "chunkSize must be a non-negative integer")
+        }
+        const file = yield* openAs("stream", at)
+        if (offset !== undefined) yield* file.seek(ByteSize.fromInputUnsafe(offset), "start")
+        return chunks(file, chunkSize, bytesToRead === undefined ? undefined : ByteSize.fromInputUnsafe(bytesToRead))
+      })),
+    sink: (at, options) =>
+      Sink.unwrap(
+        Effect.map(openAs("sink", at, { ...options, flag: options?.flag ?? "w" }), (file) =>
+          Sink.forEachArray((pieces: Arr.NonEmptyReadonlyArray<Uint8Array>) =>
+            file.writeAll(Buffer.concat(pieces))
+          ))
+      )
+  }
+}
+
+/** Reads as much as is worth a crossing, and hands it out in the size that was asked for. */
+const chunks = (
+  file: GuestFile,
+  chunkSize: number,
+  bytesToRead: bigint | undefined
+): Stream.Stream<Uint8Array, PlatformError.PlatformError> => {
+  const batch = chunkSize * Math.max(1, Math.floor(batchBytes / Math.max(1, chunkSize)))
+  let left = bytesToRead
+  return Stream.fromPull(Effect.succeed(
+    Effect.suspend((): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>, PlatformError.PlatformError> => {
+      const size = left === undefined || left > BigInt(batch) ? batch : Number(left)
+      if (size === 0) return Cause.done()
+      return Effect.flatMap(file.readAlloc(size), (read): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>> => {
+        if (Option.isNone(read)) return Cause.done()
+        if (left !== undefined) left -= BigInt(read.value.length)
+        return Effect.succeed(Arr.map(
+          Arr.range(0, Math.ceil(read.value.length / chunkSize) - 1),
+          (index) => read.value.subarray(index * chunkSize, (index + 1) * chunkSize)
+        ))
+      })
+    })
+  ))
+}
+
+/** A file that cannot be closed has lost data, and says so loudly, as Node's does; a sandbox that has gone has lost all. */
+const close = (target: Target, method: string, path: string, file: Native.GuestFile): Effect.Effect<void> =>
+  Effect.flatMap(
+    Effect.promise(() => file.close()),
+    (outcome) =>
+      outcome._tag === "Failed" && outcome.failure._tag === "FileFailed"
+        ? Effect.die(
+          toPlatformError("FileSystem", method, path)(
+            toError(subjectOf("FileSystem.close", target), outcome.failure)
+          )
+        )
+        : Effect.void
+  )
+
+/** Removes what a scope has made, as Node does: what cannot be removed is a defect, but for a sandbox that has gone. */
+const whileThere = (removed: Failing<void>): Effect.Effect<void> =>
+  Effect.catchTag(
+    removed,
+    "PlatformError",
+    (error) =>
+      error.cause instanceof MicrosandboxError && error.cause.reason._tag === "FileFailed"
+        ? Effect.die(error)
+        : Effect.void
+  )
