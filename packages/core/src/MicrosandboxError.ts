@@ -972,6 +972,77 @@ export class RestartRequired extends Schema.TaggedError<RestartRequired>()("Rest
 }) {}
 
 /**
+ * A file or directory of the host could not be read or written by a transfer.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class HostIo extends Schema.TaggedError<HostIo>()("HostIo", {
+  ...text,
+  /** Such as `open`, `write` or `mkdir`. */
+  operation: Schema.String,
+  path: Schema.String,
+  errno: Schema.optionalKey(Schema.Int)
+}) {}
+
+/**
+ * A guest gave an entry of a directory a name that is none, such as `..` or one with a slash.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class UnsafeName extends Schema.TaggedError<UnsafeName>()("UnsafeName", {
+  ...text,
+  name: Schema.String,
+  /** The directory that it is an entry of, from the root of the tree. */
+  path: Schema.String
+}) {}
+
+/**
+ * At the destination of a transfer is something of a kind that is neither replaced nor merged with.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TransferConflict extends Schema.TaggedError<TransferConflict>()("TransferConflict", {
+  ...text,
+  path: Schema.String,
+  expected: Schema.String,
+  found: Schema.String
+}) {}
+
+/**
+ * A transfer reached one of its limits: `maxEntries`, `maxBytes` or `maxDepth`.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TransferLimit extends Schema.TaggedError<TransferLimit>()("TransferLimit", {
+  ...text,
+  limit: Schema.String,
+  maximum: Schema.Finite,
+  path: Schema.String
+}) {}
+
+/**
+ * What was to be transferred is no file, directory or link that can be: `why` is as in `Transfer.Skipped`, and `path` is empty
+ * for what was named itself.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TransferRefused extends Schema.TaggedError<TransferRefused>()("TransferRefused", {
+  ...text,
+  path: Schema.String,
+  why: Schema.String
+}) {}
+
+/**
  * The engine is closed: its layer's scope has ended.
  *
  * @stability unstable
@@ -1085,6 +1156,11 @@ export const Reason = Schema.Union([
   FileFailed,
   ChangeRefused,
   RestartRequired,
+  HostIo,
+  UnsafeName,
+  TransferConflict,
+  TransferLimit,
+  TransferRefused,
   EngineClosed,
   HandleClosed
 ])

@@ -69,6 +69,7 @@ import type * as Modify from "./Modify.ts"
 import type * as Progress from "./Progress.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
 import type * as Snapshot from "./Snapshot.ts"
+import type * as Transfer from "./Transfer.ts"
 import type * as Tunnel from "./Tunnel.ts"
 import type * as Wait from "./Wait.ts"
 
@@ -314,6 +315,47 @@ export interface Sandbox {
    * rotated away (40 MiB later). Each stream that follows takes one inotify instance, of which a user has 128 by default.
    */
   readonly logStream: (options?: Logs.StreamOptions) => Stream.Stream<Logs.Entry, MicrosandboxError>
+  /**
+   * Carries a file or a tree of the host into the guest; `guestPath` is absolute, and directories that are missing on the
+   * way to it are made. A link is followed where it is named here, and nowhere below. The files are root's unless `owner`
+   * says otherwise. See {@link Transfer.Options} for filters and limits, and the module for what replaces what.
+   *
+   * Interrupting it stops it at once; what is whole by then stays, and nothing that is not, as long as the guest still
+   * answers (it is waited for 3 seconds). Fails with `HostIo`, with `FileFailed` for the guest's own files, and with
+   * `TransferConflict`, `TransferLimit` or `TransferRefused`.
+   */
+  readonly upload: (
+    hostPath: string,
+    guestPath: string,
+    options?: Transfer.UploadOptions
+  ) => Effect.Effect<Transfer.Transferred, MicrosandboxError>
+  /**
+   * Carries a file or a tree of the guest to the host, as `upload` does the other way. Nothing that the guest says leads out of `hostPath`. A new
+   * directory can be entered and written by its owner, whatever its mode is in the guest.
+   *
+   * Interrupting it stops it at once, and leaves no file that is not whole. Fails as `upload` does, and with `UnsafeName`
+   * when the guest names an entry in a way that no file system does.
+   */
+  readonly download: (
+    guestPath: string,
+    hostPath: string,
+    options?: Transfer.Options
+  ) => Effect.Effect<Transfer.Transferred, MicrosandboxError>
+  /**
+   * The same as `upload`, and says how far it is; the last element is what was carried. A slow reader does not slow it, and
+   * leaving the stream before its end interrupts it.
+   */
+  readonly uploadStream: (
+    hostPath: string,
+    guestPath: string,
+    options?: Transfer.UploadOptions
+  ) => Stream.Stream<Transfer.Event, MicrosandboxError>
+  /** The same as `download`, and says how far it is, as `uploadStream` does. */
+  readonly downloadStream: (
+    guestPath: string,
+    hostPath: string,
+    options?: Transfer.Options
+  ) => Stream.Stream<Transfer.Event, MicrosandboxError>
   /** The state, looked up now. */
   readonly status: Effect.Effect<Status, MicrosandboxError>
   /**

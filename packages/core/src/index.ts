@@ -102,6 +102,14 @@ export * as SandboxOptions from "./SandboxOptions.ts"
 export * as Snapshot from "./Snapshot.ts"
 
 /**
+ * Carrying files and trees between the host and a guest.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Transfer from "./Transfer.ts"
+
+/**
  * Ways to a port of a guest.
  *
  * @stability unstable

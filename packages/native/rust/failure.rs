@@ -348,6 +348,34 @@ pub enum Failure {
         message: String,
         field: String,
     },
+    HostIo {
+        message: String,
+        operation: String,
+        path: String,
+        errno: Option<i32>,
+    },
+    UnsafeName {
+        message: String,
+        name: String,
+        path: String,
+    },
+    TransferConflict {
+        message: String,
+        path: String,
+        expected: String,
+        found: String,
+    },
+    TransferLimit {
+        message: String,
+        limit: String,
+        maximum: f64,
+        path: String,
+    },
+    TransferRefused {
+        message: String,
+        path: String,
+        why: String,
+    },
     EngineClosed {
         message: String,
     },
@@ -508,6 +536,70 @@ impl Failure {
     pub(crate) fn restart_required(field: &str, reason: Option<&str>) -> Self {
         let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
         Self::RestartRequired { message: format!("{field} changes with a restart only{reason}"), field: field.into() }
+    }
+
+    pub(crate) fn host_io(operation: &str, path: &Path, error: &io::Error) -> Self {
+        let path = path.display().to_string();
+        Self::HostIo {
+            message: format!("{operation} {path:?} on the host: {error}"),
+            operation: operation.into(),
+            path,
+            errno: error.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn unsafe_name(name: &str, path: &str) -> Self {
+        Self::UnsafeName {
+            message: format!("{name:?}, an entry of {path:?}, is no name of a file"),
+            name: name.into(),
+            path: path.into(),
+        }
+    }
+
+    pub(crate) fn transfer_conflict(path: &str, expected: &str, found: &str) -> Self {
+        Self::TransferConflict {
+            message: format!("{path:?} is to be a {expected}, but there is a {found}"),
+            path: path.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    pub(crate) fn transfer_limit(limit: &str, maximum: u64, path: &str) -> Self {
+        #[allow(clippy::cast_precision_loss)] // exact up to 8 PiB
+        let number = maximum as f64;
+        Self::TransferLimit {
+            message: format!("{path:?} is over the limit {limit} of {maximum}"),
+            limit: limit.into(),
+            maximum: number,
+            path: path.into(),
+        }
+    }
+
+    pub(crate) fn transfer_refused(path: &str, why: &str) -> Self {
+        let what = if path.is_empty() { "what was named".to_owned() } else { format!("{path:?}") };
+        Self::TransferRefused {
+            message: format!("{what} cannot be transferred as it is: {why}"),
+            path: path.into(),
+            why: why.into(),
+        }
+    }
+
+    /// Add to the message of a failure what was done before it, where that is a transfer's.
+    pub(crate) fn after(mut self, done: &str) -> Self {
+        match &mut self {
+            Self::HostIo { message, .. }
+            | Self::FileFailed { message, .. }
+            | Self::UnsafeName { message, .. }
+            | Self::TransferConflict { message, .. }
+            | Self::TransferLimit { message, .. }
+            | Self::TransferRefused { message, .. }
+            | Self::AgentClient { message, .. }
+            | Self::AgentReadyTimeout { message }
+            | Self::Protocol { message } => *message = format!("{message} ({done})"),
+            _ => {}
+        }
+        self
     }
 
     pub(crate) fn runtime_version_mismatch(actual: &str, path: Option<String>) -> Self {

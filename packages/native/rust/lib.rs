@@ -17,6 +17,7 @@ mod failure;
 mod files;
 mod guest;
 mod home;
+mod host;
 mod logs;
 mod marking;
 mod metrics;
@@ -33,6 +34,10 @@ mod restore;
 mod runtime;
 mod sandbox;
 mod slot;
+mod transfer;
+mod tree;
+mod tree_guest;
+mod tree_host;
 mod tunnel;
 
 use napi_derive::{module_init, napi};

@@ -60,6 +60,10 @@ export type {
   SandboxOptions,
   StopOptions,
   StopResult,
+  TransferEvent,
+  TransferOptions,
+  TransferProgress,
+  Transferred,
   Tunnel
 } from "./internal/binding.ts"
 
@@ -144,6 +148,9 @@ export class Native extends Context.Service<Native, {
 
   /** Where one call that boots a sandbox says what it does. `listens`: its events will be read. */
   readonly makeProgress: (listens: boolean) => Binding.Progress
+
+  /** Where one transfer says how far it is. */
+  readonly makeTransferProgress: () => Binding.TransferProgress
 
   /** What is alive in the engine now. */
   readonly live: Effect.Effect<Binding.LiveHandles>
@@ -231,6 +238,7 @@ const make = Effect.gen(function*() {
     call,
     acquire: makeAcquire(call),
     makeProgress: (listens) => new addon.Progress(listens),
+    makeTransferProgress: () => new addon.TransferProgress(),
     live: Effect.sync(() => engine.live())
   })
 })

@@ -31,5 +31,6 @@ export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
   RollbackIncomplete: "remove the sandbox by name (Sandbox.remove)",
   SandboxPaused: "resume it first: sandbox.resume",
   CaptureUnsupported: "make the sandbox of an image reference, without mounts of the host",
+  TransferLimit: "give it a higher limit, or leave something out: { exclude: […] }",
   RestartRequired: "modify with { effect: \"next-start\" }, and then stop and start the sandbox"
 }

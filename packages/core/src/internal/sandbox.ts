@@ -23,6 +23,7 @@ import { modify } from "./modify.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
 import { makePath } from "./path.ts"
 import { makeSpawner } from "./spawner.ts"
+import { transfer } from "./transfer.ts"
 import { tunnel } from "./tunnel.ts"
 import { wait } from "./wait.ts"
 
@@ -77,6 +78,7 @@ const makeSandbox = (
     ...metrics(target),
     ...branch(target, { one: acquireSandbox, each: acquireBranches }),
     ...modify(target),
+    ...transfer(target),
     status: Effect.map(
       operation(target, "Sandbox.status", (handle, token) => handle.status(token)),
       (status) => status as Status
