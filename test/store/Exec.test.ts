@@ -4,15 +4,9 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import * as crypto from "node:crypto"
 import * as FakeRelay from "../support/FakeRelay.ts"
-import { chunkBytes, poured } from "../support/Poured.ts"
+import { poured, sha256 } from "../support/Poured.ts"
 import { layerBackend } from "../support/Sandboxes.ts"
 import { mebibyte, readLate } from "../support/Slow.ts"
-
-const sha256 = (bytes: number): string => {
-  const hash = crypto.createHash("sha256")
-  for (let index = 0; index < bytes / chunkBytes; index++) hash.update(poured(index))
-  return hash.digest("hex")
-}
 
 const SIGKILL = 9
 const SIGCONT = 18

@@ -26,8 +26,6 @@ const program = Effect.gen(function*() {
   yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
   const answer = yield* echo
   yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
-  const show = (what: string) => process.stderr.write(`${what} ${JSON.stringify(process.memoryUsage())}\n`)
-  show("slept " + (most - before))
   const hash = crypto.createHash("sha256")
   let got = 0
   yield* Stream.runForEach(slow.stdout, (chunk) =>
@@ -36,9 +34,6 @@ const program = Effect.gen(function*() {
       got += chunk.length
     }))
   clearInterval(look)
-  show("read " + (most - before))
-  global.gc?.()
-  show("gc")
   const { exitCode } = yield* slow.exitStatus
   yield* Console.log(JSON.stringify({
     growth: most - before,
