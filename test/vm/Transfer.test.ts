@@ -1,7 +1,7 @@
 /** Files and trees between the host and one real sandbox. */
 import { Backend, type MicrosandboxError, Sandbox, Transfer } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { ByteSize, Effect, Exit, Fiber, FileSystem, Layer, Option, Path, Stream } from "effect"
+import { ByteSize, Effect, Exit, Fiber, FileSystem, Layer, Option, Path, type PlatformError, Stream } from "effect"
 import * as crypto from "node:crypto"
 import { layerBackend, rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
 
@@ -39,7 +39,7 @@ const hostTree = Effect.fn("hostTree")(function*(files: Record<string, string>) 
 const describeHost = Effect.fn("describeHost")(function*(root: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const walk: (below: string) => Effect.Effect<ReadonlyArray<string>, unknown> = Effect.fnUntraced(
+  const walk: (below: string) => Effect.Effect<ReadonlyArray<string>, PlatformError.PlatformError> = Effect.fnUntraced(
     function*(below: string) {
       const lines: Array<string> = []
       for (const name of yield* fs.readDirectory(path.join(root, below))) {
