@@ -22,7 +22,7 @@ use crate::host::{Attributes, Kind, is_component};
 use crate::outcome::Stop;
 
 /// How many files are carried at once: what hides the round trips of each.
-const SMALL_AT_ONCE: usize = 16;
+const SMALL_AT_ONCE: usize = 8;
 
 /// How many of them are large: each holds a window of several megabytes.
 const LARGE_AT_ONCE: usize = 3;
