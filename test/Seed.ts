@@ -48,6 +48,7 @@ const pulled = pull("tells each phase of each layer, and its bytes, however late
 const booted = progress("tells the phases and bytes of a pull and a boot, and ends with the sandbox")
 const sampled = metrics("are there right after the boot, of all that run, and of no other")
 const watched = metrics("come at once and then at their interval, without a burst, and end when it stops")
+const carried = file("vm/Transfer")("carries one file to the very path that is named, and follows a link that is named")
 const read = written("are read by source, time and number, in the order of their time")
 const resumed = written("are followed through rotations, from a cursor too")
 const shared = files("has what its programs have, and they have what it is given")
@@ -176,8 +177,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#remove_dir": row("sandbox.fs", conforms("removes a tree, and minds what is missing unless it is forced")),
     "#copy": row("sandbox.fs", conforms("copies a tree: modes, links and parents")),
     "#rename": row("sandbox.fs", conforms("renames, over a file and never over what is in a directory")),
-    "#copy_from_host": later("issue 5"),
-    "#copy_to_host": later("issue 5")
+    "#copy_from_host": row("sandbox.upload", carried),
+    "#copy_to_host": row("sandbox.download", carried)
   },
   FsEntry: {
     "#path": row("sandbox.fs", conforms("lists a directory by name")),

@@ -180,7 +180,6 @@ async fn give_up_when_idle(kept: Weak<Kept>) {
     }
 }
 
-#[allow(dead_code)] // what has a connection of its own: transfers
 impl Connection {
     async fn ask(&self, path: &str, op: &FsOp) -> Result<Option<FsResponseData>, Broken> {
         let request = FsRequest { op: op.clone(), bulk: None };
@@ -463,9 +462,11 @@ struct Flow {
 
 impl Flow {
     async fn frame(&mut self) -> Result<AgentFrame, Failure> {
-        let frame = self.frames.recv().await;
-        self.done = frame.is_none();
-        frame.ok_or_else(|| lost(AgentClientError::ReaderClosed(self.id)))
+        let Some(frame) = self.frames.recv().await else {
+            self.done = true;
+            return Err(lost(AgentClientError::ReaderClosed(self.id)));
+        };
+        Ok(frame)
     }
 
     async fn control(&mut self) -> Result<Message, Failure> {

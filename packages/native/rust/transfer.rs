@@ -126,7 +126,7 @@ impl TransferProgress {
             let is_due = due.is_none_or(|due| due <= Instant::now());
             if is_new && (is_due || ended) {
                 let events = self.tell(changes);
-                if !events.is_empty() {
+                if ended || !events.is_empty() {
                     return Ok(events);
                 }
             } else if ended {

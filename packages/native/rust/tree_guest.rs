@@ -20,7 +20,7 @@ use crate::outcome::Stop;
 use crate::tree::{LinkTarget, Listed, Source, Target, WHOLE};
 
 /// An agent that does not answer for this long is not waited for.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 /// How long a transfer that ends early waits for the guest, to leave nothing in it that is not whole.
 const CLEAN: Duration = Duration::from_secs(3);

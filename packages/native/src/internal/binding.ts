@@ -203,6 +203,19 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+  /** Carry a file or a tree of the host into the guest. */
+  upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
+  /** Carry a file or a tree of the guest to the host. */
+  download(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
+}
+
+/** Where one transfer says how far it is: its newest state, whenever it is asked. */
+export declare class TransferProgress {
+  constructor()
+  /** What is new: waits for something, and a little since the last time. An empty list means that there will be no more. */
+  read(token: CancelToken): Promise<Outcome<Array<TransferEvent>>>
+  /** There will be no more: the call has ended, or was never made. */
+  end(): void
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -364,6 +377,11 @@ export type Failure =
   | { _tag: 'CaptureUnsupported'; message: string }
   | { _tag: 'ChangeRefused'; message: string; field: string }
   | { _tag: 'RestartRequired'; message: string; field: string }
+  | { _tag: 'HostIo'; message: string; operation: string; path: string; errno?: number }
+  | { _tag: 'UnsafeName'; message: string; name: string; path: string }
+  | { _tag: 'TransferConflict'; message: string; path: string; expected: string; found: string }
+  | { _tag: 'TransferLimit'; message: string; limit: string; maximum: number; path: string }
+  | { _tag: 'TransferRefused'; message: string; path: string; why: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
@@ -778,6 +796,12 @@ export interface SandboxPage {
   cursor?: string
 }
 
+/** An entry that was left out. */
+export interface SkippedEntry {
+  path: string
+  why: 'special' | 'link' | 'name' | 'vanished'
+}
+
 /** A snapshot that was made. */
 export interface SnapshotInfo {
   id: string
@@ -829,6 +853,38 @@ export interface SweepReport {
   stopped: Array<string>
   /** Those that could not be removed within the time. */
   failed: Array<SweepFailure>
+}
+
+/** How far a transfer is. */
+export type TransferEvent =
+  | { _tag: 'Started'; kind: 'file' | 'directory'; /** Of a file. */
+  totalBytes?: number }
+  | { _tag: 'Progress'; files: number; directories: number; symlinks: number; bytes: number; skippedCount: number; path: string }
+
+/** What to carry, and how much of it at most. */
+export interface TransferOptions {
+  hostPath: string
+  guestPath: string
+  include?: Array<string>
+  exclude: Array<string>
+  symlinks: 'inside' | 'all' | 'none'
+  strict: boolean
+  maxEntries: number
+  maxBytes: number
+  maxDepth: number
+  uid?: number
+  gid?: number
+}
+
+/** What was carried. */
+export interface Transferred {
+  files: number
+  directories: number
+  symlinks: number
+  bytes: number
+  /** The first of those that were left out. */
+  skipped: Array<SkippedEntry>
+  skippedCount: number
 }
 
 /**
