@@ -30,6 +30,8 @@ const files = file("vm/conformance/Files")
 const pull = file("store/Pull")
 const written = file("store/Logs")
 
+const attached = file("vm/Attach")("is let go of within bounds when it is interrupted, and its program too")
+const terminal = file("vm/Attach")("is the program's: its size and kind, its keys, its exit; and then it is as it was")
 const collected = exec("answers with its exit code and both of its outputs, whatever the code")
 const streamed = exec("streams its output while it runs")
 const signalled = exec("can be signalled and killed")
@@ -73,8 +75,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#shell": row("sandbox.shell", kept),
     "#exec_stream": row("sandbox.spawn", streamed),
     "#shell_stream": row("sandbox.spawn", streamed),
-    "#attach": later("issue 5"),
-    "#attach_shell": later("issue 5"),
+    "#attach": row("sandbox.attach", attached),
+    "#attach_shell": row("sandbox.attachShell", terminal),
     "#fs": row("sandbox.fs", shared),
     "#ssh": later("issue 7"),
     "#metrics": row("sandbox.metrics", sampled),
