@@ -631,6 +631,7 @@ export interface OpenOptions {
   /** Refuse a path that is a symbolic link. */
   noFollow: boolean
 }
+
 /** What becomes of output that nobody reads. Sizes in bytes. */
 export type OutputPolicy =
   | { _tag: 'Wait'; limit: number }
