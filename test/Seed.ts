@@ -20,6 +20,7 @@ const later = (issue: string): Row => ({ later: issue })
 
 const file = (path: string) => (name: string): Test => ({ file: `test/${path}.test.ts`, name })
 const exec = file("vm/Exec")
+const output = file("vm/Output")
 const lifecycle = file("vm/Lifecycle")
 const life = file("vm/Life")
 const sandbox = file("vm/Sandbox")
@@ -32,6 +33,8 @@ const written = file("store/Logs")
 
 const collected = exec("answers with its exit code and both of its outputs, whatever the code")
 const streamed = exec("streams its output while it runs")
+const given = exec("reads its standard input, of any size, and gives its bytes back unchanged")
+const eventful = exec("tells both of its outputs, and all that happens, in order")
 const signalled = exec("can be signalled and killed")
 const born = sandbox("is stopped and removed with its scope, and its name can be used again")
 const kept = sandbox("keeps its disk and name when its scope only stops it, and starts again")
@@ -125,6 +128,44 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#exit_code": row("Exec.ExitStatus.exitCode", signalled),
     "#success?": row("Exec.ExitStatus.success", signalled),
     "#failure?": row("Exec.ExitStatus.success", signalled)
+  },
+  ExecOutput: {
+    "#exit_code": row("Exec.ExecOutput", collected),
+    "#success?": row("Exec.ExecOutput", collected),
+    "#failure?": row("Exec.ExecOutput", collected),
+    "#stdout": row("Exec.ExecOutput.stdout", collected),
+    "#to_s": row("Exec.ExecOutput.stdout", collected),
+    "#stderr": row("Exec.ExecOutput.stderr", collected),
+    "#stdout_bytes": row("Exec.ExecOutput.stdoutBytes", given),
+    "#stderr_bytes": row("Exec.ExecOutput.stderrBytes", collected)
+  },
+  ExecHandle: {
+    // The group's process id takes the place of a number that only the connection knows.
+    "#id": row("Exec.ExecHandle.pid", eventful),
+    "#each": row("Exec.ExecHandle.events", eventful),
+    "#wait": row("Exec.ExecHandle.exitStatus", signalled),
+    "#collect": row("Exec.ExecHandle.all", eventful),
+    "#signal": row("Exec.ExecHandle.signal", signalled),
+    "#kill": row("Exec.ExecHandle.kill", signalled),
+    "#resize": row("Exec.ExecHandle.resize", exec("gets a terminal of the size that it is told")),
+    "#stdin": row("Exec.ExecHandle.stdin", streamed)
+  },
+  ExecStdin: {
+    "#write": row("Exec.ExecHandle.stdin", streamed),
+    "#close": row("Exec.ExecHandle.stdin", exec("loses nothing to a reader that is interrupted just as output comes"))
+  },
+  ExecEvent: {
+    "#type": row("Exec.ExecEvent", eventful),
+    "#pid": row("Exec.ExecEvent", eventful),
+    "#code": row("Exec.ExecEvent", eventful),
+    "#data": row("Exec.ExecEvent", eventful),
+    "#text": row("Exec.ExecEvent", eventful),
+    "#started?": row("Exec.ExecEvent", eventful),
+    "#stdout?": row("Exec.ExecEvent", eventful),
+    "#stderr?": row("Exec.ExecEvent", eventful),
+    "#exited?": row("Exec.ExecEvent", eventful),
+    "#failed?": row("MicrosandboxError.ExecFailed", exec("fails with a reason when it cannot be started")),
+    "#stdin_error?": row("Exec.ExecEvent", output("comes from what a stream or a terminal gives the program"))
   },
   Metrics: {
     "#cpu_percent": row("Metrics.Sample.cpuPercent", sampled),

@@ -218,8 +218,12 @@ export interface ExecHandle {
   /** Everything that happens, in its order, up to `Exited`. */
   readonly events: Stream.Stream<ExecEvent, MicrosandboxError>
   /**
-   * Waits for the program's end. Can be asked again and again, and beside any reader. It is there as soon as the program
-   * itself has ended, also while a process that it has left behind holds its outputs open.
+   * Waits for the program's end. Can be asked again and again, and beside any reader.
+   *
+   * The agent of runtime 0.7.2 tells the exit only when both outputs are closed, also by what the program has left behind.
+   * So once the program itself has ended while its exit is waited for, the rest of its process group gets 400 milliseconds
+   * and is killed; what it had printed can still be read. A process that is to live on closes or redirects its outputs. What
+   * has left the group and holds an output keeps this waiting.
    */
   readonly exitStatus: Effect.Effect<ExitStatus, MicrosandboxError>
   /** Sends a signal to the program's process group. A program that has ended is no error. */

@@ -195,6 +195,9 @@ export interface Sandbox {
   /**
    * Runs a program and collects its output; a non-zero exit code is a value, not an error. Interruption kills the
    * program's process group and waits for the guest's word that it has gone, at most 5 seconds.
+   *
+   * It does not wait for what the program has left behind: when the program has ended and another process of its group
+   * still holds an output open, that gets 400 milliseconds and is killed. One that is to live on redirects its outputs.
    */
   readonly exec: <E = never, R = never>(
     command: string,

@@ -256,7 +256,8 @@ async fn start(
 ) -> Result<(Program, Option<Buffer>), Stop> {
     let limit = Limit::new(cancel.clone(), options.timeout_ms);
     let input = options.stdin_data.take();
-    let terms = Terms { policy: policy(&options.output), collected, deadline: limit.deadline };
+    let terms =
+        Terms { policy: policy(&options.output), collected, tty: options.tty.is_some(), deadline: limit.deadline };
     let request = request(sandbox, options)?;
     let program = |opened: Opened| Program::new(sandbox, opened, terms);
     let opening = open(sandbox, &request);

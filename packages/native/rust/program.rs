@@ -11,6 +11,11 @@
 //! a process outside of the group prints (of an interactive shell's jobs, of a daemon that has left it) does not end with
 //! that: [`SLACK`] above the mark the group is killed and the connection given up. Unread output is in no case more.
 //!
+//! The agent says that a program has exited when its outputs are closed, and not before: `sleep 999 & exit 3` would take 999
+//! seconds, and nothing but the agent, which reaps it at once, knows the 3. So while somebody waits for the exit, the pump
+//! looks whether the program itself is still there; [`GRACE`] after it has gone the rest of its group is killed, and the
+//! agent tells. What a process outside of the group holds open stays open.
+//!
 //! A connection of its own, because one slow receiver of the engine's client stalls all others of its connection, and
 //! because that the agent kills what a lost connection has started is just what is wanted: nothing outlives this process.
 
@@ -24,6 +29,7 @@ use microsandbox::protocol::exec::{
     ExecExited, ExecFailed, ExecRequest, ExecResize, ExecSignal, ExecStarted, ExecStderr, ExecStdin, ExecStdinError,
     ExecStdout,
 };
+use microsandbox::protocol::fs::{FsOp, FsRequest, FsResponse};
 use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
 use microsandbox_agent_client::AgentFrame;
@@ -44,6 +50,12 @@ const SLACK: usize = 32 << 20;
 
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
+
+/// How often to look whether a program whose exit is waited for is still there.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long what a program has left behind may still print when the exit is waited for.
+const GRACE: Duration = Duration::from_millis(400);
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -71,6 +83,7 @@ pub(crate) struct Terms {
     pub(crate) policy: Policy,
     /// The order of the two outputs does not matter.
     pub(crate) collected: bool,
+    pub(crate) tty: bool,
     pub(crate) deadline: Option<(Instant, Duration)>,
 }
 
@@ -97,6 +110,17 @@ struct Link {
 impl Link {
     async fn signal(&self, signal: i32) -> MicrosandboxResult<()> {
         Ok(self.client.send(self.id, MessageType::ExecSignal, &ExecSignal { signal }).await?)
+    }
+
+    /// Whether a process is there; when in doubt, it is.
+    async fn has(&self, pid: u32) -> bool {
+        let op = FsOp::Stat { path: format!("/proc/{pid}"), follow_symlink: false };
+        match self.client.request(MessageType::FsRequest, &FsRequest { op, bulk: None }).await {
+            Ok(answer) if answer.t == MessageType::FsResponse => {
+                !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
+            }
+            _ => true,
+        }
     }
 
     /// An empty frame is the end of the input.
@@ -158,6 +182,10 @@ struct State {
     end: Option<End>,
     /// Readers that wait, with nothing in the queue for them.
     waiting: usize,
+    /// How many wait for the exit.
+    awaited: usize,
+    /// The program has gone, and what it has left behind keeps its outputs open.
+    abandoned: bool,
     /// Stopped by us.
     throttled: bool,
     /// Stopped by the user, who alone continues it.
@@ -204,6 +232,9 @@ impl Program {
 
     /// Its exit code, when it has ended.
     pub(crate) async fn exited(&self) -> Result<i32, Failure> {
+        self.shared.state.lock().awaited += 1;
+        let _awaited = Awaited(&self.shared);
+        self.shared.wanted.notify_one();
         self.shared
             .until(|state| match (state.exit, &state.ending) {
                 (Some(code), None | Some(Ending::Closed)) => Some(Ok(code)),
@@ -336,6 +367,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
+struct Awaited<'a>(&'a Shared);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().awaited -= 1;
+    }
+}
+
 impl State {
     fn confirmed(&self) -> bool {
         self.exit.is_some() || matches!(self.end, Some(End::NotStarted(_) | End::Refused(_)))
@@ -369,7 +408,7 @@ impl Shared {
     }
 
     fn course(&self, state: &State) -> Course {
-        if state.ending.is_some() {
+        if state.ending.is_some() || state.abandoned {
             return Course::Die;
         }
         let Policy::Wait(high) = self.terms.policy else { return Course::Run };
@@ -483,6 +522,21 @@ impl Shared {
         }
     }
 
+    /// The process whose end is to be watched for. A terminal is hung up, and thereby closed, when its leader ends.
+    fn watched(&self) -> Option<u32> {
+        let state = self.state.lock();
+        let watched = state.awaited > 0 && state.ending.is_none() && !state.abandoned && !self.terms.tty;
+        state.pid.filter(|_| watched)
+    }
+
+    /// Wait until a program has gone, and then a while for the agent to say so.
+    async fn gone(&self, link: &Link, pid: u32) {
+        while link.has(pid).await {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(GRACE).await;
+    }
+
     fn finish(&self, end: End) {
         self.link.lock().take();
         {
@@ -500,11 +554,17 @@ impl Shared {
 /// Reads all that comes, always, and steers the program.
 async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<AgentFrame>) {
     let mut steering = None;
+    let mut watching = None;
     // Until when a program that was killed may take.
     let mut last = None;
     let end = loop {
         if steering.is_none() && shared.due() {
             steering = Some(Box::pin(shared.steer(&link)));
+        }
+        match shared.watched() {
+            Some(pid) if watching.is_none() => watching = Some(Box::pin(shared.gone(&link, pid))),
+            None => watching = None,
+            Some(_) => {}
         }
         if last.is_none() && shared.state.lock().ending.is_some() {
             last = Some(Instant::now() + KILL_CONFIRM);
@@ -521,6 +581,9 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
                 }
                 shared.changed.send_replace(());
             }
+            () = async { if let Some(watching) = watching.as_mut() { watching.await } }, if watching.is_some() => {
+                shared.state.lock().abandoned = true;
+            }
             () = shared.wanted.notified() => {}
             limit = late(shared.terms.deadline), if last.is_none() => {
                 shared.state.lock().ending.get_or_insert(Ending::TimedOut(limit));
@@ -528,7 +591,7 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
             () = at(last) => break End::Lost(None),
         }
     };
-    drop(steering);
+    drop((steering, watching));
     shared.finish(end);
 }
 

@@ -1,0 +1,107 @@
+/** As much of the guest agent's protocol as a program needs: frames of `[length][id][flags]` and a CBOR map, in Node. */
+
+/** A value of CBOR that the protocol uses. */
+export type Value = number | string | boolean | null | Uint8Array | ReadonlyArray<Value> | {
+  readonly [key: string]: Value
+}
+
+export interface Frame {
+  readonly id: number
+  readonly flags: number
+  readonly type: string
+  readonly version: number
+  readonly payload: { readonly [key: string]: Value }
+}
+
+const head = (major: number, size: number): Buffer => {
+  if (size < 24) return Buffer.from([major << 5 | size])
+  if (size < 0x100) return Buffer.from([major << 5 | 24, size])
+  const wide = size >= 0x1_0000
+  const buffer = Buffer.alloc(wide ? 5 : 3)
+  buffer[0] = major << 5 | (wide ? 26 : 25)
+  if (wide) buffer.writeUInt32BE(size, 1)
+  else buffer.writeUInt16BE(size, 1)
+  return buffer
+}
+
+const encode = (value: Value): Buffer => {
+  if (value === null) return Buffer.from([0xf6])
+  if (typeof value === "boolean") return Buffer.from([value ? 0xf5 : 0xf4])
+  if (typeof value === "number") return value < 0 ? head(1, -1 - value) : head(0, value)
+  if (typeof value === "string") {
+    const text = Buffer.from(value)
+    return Buffer.concat([head(3, text.length), text])
+  }
+  if (value instanceof Uint8Array) return Buffer.concat([head(2, value.length), value])
+  if (Array.isArray(value)) return Buffer.concat([head(4, value.length), ...value.map(encode)])
+  const entries = Object.entries(value)
+  return Buffer.concat([head(5, entries.length), ...entries.flatMap(([key, item]) => [encode(key), encode(item)])])
+}
+
+const decode = (bytes: Buffer): Value => {
+  let at = 0
+  const size = (short: number): number => {
+    if (short < 24) return short
+    const length = 1 << (short - 24)
+    at += length
+    return length === 8 ? Number(bytes.readBigUInt64BE(at - 8)) : bytes.readUIntBE(at - length, length)
+  }
+  const next = (): Value => {
+    const first = bytes[at++]!
+    const [major, short] = [first >> 5, first & 31]
+    if (major === 7) return short === 22 ? null : short === 21
+    const count = size(short)
+    switch (major) {
+      case 0:
+        return count
+      case 1:
+        return -1 - count
+      case 2:
+        return bytes.subarray(at, at += count)
+      case 3:
+        return bytes.toString("utf8", at, at += count)
+      case 4:
+        return Array.from({ length: count }, next)
+      default:
+        return Object.fromEntries(Array.from({ length: count }, () => [next() as string, next()]))
+    }
+  }
+  return next()
+}
+
+/** The flags that the protocol gives each message. */
+const flagsOf = (type: string): number =>
+  ["core.exec.exited", "core.exec.failed", "core.error", "core.fs.response"].includes(type)
+    ? 1
+    : type.endsWith(".request")
+    ? 2
+    : 0
+
+export const frame = (id: number, type: string, payload: Value, version = 7): Buffer => {
+  const body = encode({ v: version, t: type, p: encode(payload) })
+  const header = Buffer.alloc(9)
+  header.writeUInt32BE(body.length + 5, 0)
+  header.writeUInt32BE(id, 4)
+  header[8] = flagsOf(type)
+  return Buffer.concat([header, body])
+}
+
+/** Cuts what comes from a socket into frames. */
+export const makeReader = (received: (frame: Frame) => void): (chunk: Buffer) => void => {
+  let rest: Buffer = Buffer.alloc(0)
+  return (chunk) => {
+    rest = Buffer.concat([rest, chunk])
+    while (rest.length >= 4 && rest.length >= 4 + rest.readUInt32BE(0)) {
+      const end = 4 + rest.readUInt32BE(0)
+      const message = decode(rest.subarray(9, end)) as { v: number; t: string; p: Uint8Array }
+      received({
+        id: rest.readUInt32BE(4),
+        flags: rest[8]!,
+        type: message.t,
+        version: message.v,
+        payload: decode(Buffer.from(message.p)) as Frame["payload"]
+      })
+      rest = rest.subarray(end)
+    }
+  }
+}

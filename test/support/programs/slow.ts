@@ -1,0 +1,47 @@
+/**
+ * Reads a program's output late, in a process of its own, and prints by how much its memory has grown and what came.
+ *
+ *     slow.ts <home> <sandbox> <bytes> <seconds> <command> [args...]
+ *
+ * While it sleeps, another program of the sandbox has to answer.
+ */
+import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect, Stream } from "effect"
+import * as crypto from "node:crypto"
+
+const [home = "", name = "", bytes = "", seconds = "", command = "", ...args] = process.argv.slice(2)
+
+const program = Effect.gen(function*() {
+  const sandbox = yield* Sandbox.connect(name)
+  const echo = Effect.map(sandbox.exec("echo", ["hello"]), ({ stdout }) => stdout.trim())
+  yield* echo
+  global.gc?.()
+  const before = process.memoryUsage.rss()
+  let most = before
+  const look = setInterval(() => {
+    most = Math.max(most, process.memoryUsage.rss())
+  }, 50)
+  const slow = yield* sandbox.spawn(command, args)
+  yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
+  const answer = yield* echo
+  yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
+  const hash = crypto.createHash("sha256")
+  let got = 0
+  yield* Stream.runForEach(slow.stdout, (chunk) =>
+    Effect.sync(() => {
+      hash.update(chunk)
+      got += chunk.length
+    }))
+  clearInterval(look)
+  const { exitCode } = yield* slow.exitStatus
+  yield* Console.log(JSON.stringify({
+    growth: most - before,
+    complete: got === Number(bytes),
+    sha256: hash.digest("hex"),
+    answer,
+    exitCode
+  }))
+})
+
+Effect.scoped(program).pipe(Effect.provide(Backend.layerLocal({ home })), NodeRuntime.runMain)
