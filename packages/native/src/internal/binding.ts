@@ -84,11 +84,17 @@ export declare class Engine {
 
 /** A program that was started. */
 export declare class Exec {
+  /** The process id in the guest. */
+  get pid(): number
   /**
-   * The next events: waits for one, then takes what else is there, up to about `max_bytes`.
-   * An empty list means that the program has ended and all of it was read.
+   * The next events of those that are wanted: waits for one, then takes what else is there, up to about `max_bytes`.
+   * An empty list means that the program has ended and all of them were read.
    */
-  read(maxBytes: number, token: CancelToken): Promise<Outcome<Array<ExecEvent>>>
+  read(wanted: 'stdout' | 'stderr' | 'all' | 'events', maxBytes: number, token: CancelToken): Promise<Outcome<Array<ExecEvent>>>
+  /** Wait for the program's end: its exit code. What it has printed may not have been read by then. */
+  wait(token: CancelToken): Promise<Outcome<number>>
+  /** Wait for the program's end and take the output that nobody has read. */
+  collect(token: CancelToken): Promise<Outcome<ExecOutput>>
   /** Write to the program's stdin; answers when the guest's relay has taken it. */
   write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
   /** End the program's stdin. Idempotent. */
@@ -99,6 +105,20 @@ export declare class Exec {
   resize(rows: number, columns: number, token: CancelToken): Promise<Outcome<void>>
   /** Kill the program if it still runs, wait for the guest's word, and give the handle back. */
   close(): Promise<ExecClosed>
+}
+
+/** A file that is open in the guest. */
+export declare class GuestFile {
+  /** What the guest says of it. */
+  stat(token: CancelToken): Promise<Outcome<FileInfo>>
+  /** Up to `len` bytes at `offset`; fewer at the end of the file, and never more than 4 MiB. */
+  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write all of `data` at `offset`, or at the end when the file was opened for that. */
+  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of it. */
+  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** Close it, and give the handle back. */
+  close(): Promise<Outcome<void>>
 }
 
 /** The logs of a sandbox, as they are read. */
@@ -123,21 +143,6 @@ export declare class Progress {
 
 /** A running sandbox. */
 export declare class Sandbox {
-  get workdir(): string | null
-  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
-  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
-  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
-  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
-  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
-  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
-  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
-  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
-  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
-  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
-  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
-  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
-  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<GuestFile>>
-
   /**
    * Cut the sandbox as it is now and start a child from there; the sandbox itself goes on, or stays paused. When this
    * fails or is cancelled, nothing of the child is left before it answers.
@@ -148,6 +153,32 @@ export declare class Sandbox {
    * is one of the source. A cancel leaves no child.
    */
   branchMany(names: Array<string>, options: BranchOptions, token: CancelToken): Promise<Outcome<Array<BranchOutcome>>>
+  /** What the guest says of a file, or of the link itself. */
+  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
+  /** A path without links, of something that exists. */
+  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Where a link points to. */
+  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Make a link to whatever `target` is. */
+  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
+  /** Make a directory; with `recursive` also those above, and none that is there. */
+  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Remove a file or a link; with `recursive` also a directory and all below. With `force` it need not exist. */
+  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Rename a file or a directory within the guest. */
+  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Copy the content and the mode of a file within the guest. */
+  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of a file. */
+  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** The entries of a directory, or of the whole tree below it; at most a million. */
+  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
+  /** A whole file, if it has no more than `limit` bytes, whatever it says about its size. */
+  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write a whole file. When it is cancelled, a part of it may be written. */
+  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
+  /** Open a file. */
+  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<GuestFile>>
   /** All log entries that are there, in the order of their time. */
   logs(options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
   /** Stream the log entries. */
@@ -174,6 +205,8 @@ export declare class Sandbox {
   get connected(): boolean
   /** The shell that its scripts run in. */
   get shell(): string
+  /** Where its programs start; at the root, when that is absent. */
+  get workdir(): string | null
   /** The state of the sandbox, looked up now. */
   status(token: CancelToken): Promise<Outcome<string>>
   /** Run a program to its end and answer with all of its output. A cancel kills it first. */
@@ -203,19 +236,6 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
-  /** Carry a file or a tree of the host into the guest. */
-  upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
-  /** Carry a file or a tree of the guest to the host. */
-  download(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
-}
-
-/** Where one transfer says how far it is: its newest state, whenever it is asked. */
-export declare class TransferProgress {
-  constructor()
-  /** What is new: waits for something, and a little since the last time. An empty list means that there will be no more. */
-  read(token: CancelToken): Promise<Outcome<Array<TransferEvent>>>
-  /** There will be no more: the call has ended, or was never made. */
-  end(): void
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -275,23 +295,26 @@ export type ExecEvent =
   | { _tag: 'Started'; pid: number }
   | { _tag: 'Stdout'; data: Buffer }
   | { _tag: 'Stderr'; data: Buffer }
+  | { _tag: 'Dropped'; output: 'stdout' | 'stderr'; bytes: number }
   | { _tag: 'StdinFailed'; message: string; errno?: number }
   | { _tag: 'Exited'; code: number }
 
 /** What to run. */
 export interface ExecOptions {
-  command: string
+  /** The sandbox's default command when absent. */
+  command?: string
   args: Array<string>
   cwd?: string
   user?: string
   env?: Record<string, string>
-  tty?: boolean
-  /** Kill the program after this time. Collected calls only; a stream is timed by its reader. */
+  rlimits?: Array<RlimitOptions>
+  /** The size of its terminal; none when absent. */
+  tty?: TerminalSize
+  /** Kill the program after this time. */
   timeoutMs?: number
-  /** `spawn`: keep stdin open for `write`; `/dev/null` otherwise. */
-  stdin?: boolean
-  /** `exec`: what the program reads from stdin. */
+  /** What the program reads from stdin, to its end. Absent with `spawn`, its stdin stays open. */
   stdinData?: Buffer
+  output: OutputPolicy
 }
 
 /** A program's whole output. */
@@ -300,11 +323,12 @@ export interface ExecOutput {
   exitCode: number
   stdout: Buffer
   stderr: Buffer
+  droppedStdout: number
+  droppedStderr: number
 }
 
 /** Why a call failed. `message` is the engine's own sentence. */
 export type Failure =
-  | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'Io'; message: string; kind: string; errno?: number }
   | { _tag: 'Http'; message: string; status?: number; timeout: boolean; connect: boolean }
   | { _tag: 'CloudHttp'; message: string; status: number; code?: string }
@@ -330,7 +354,7 @@ export type Failure =
   | { _tag: 'ControlStateChanged'; message: string }
   | { _tag: 'ControlSecretBatch'; message: string; appliedCount: number; failedIndex: number }
   | { _tag: 'Nix'; message: string; errno: number }
-  | { _tag: 'ExecTimeout'; message: string; timeoutMs: number }
+  | { _tag: 'ExecTimeout'; message: string; timeoutMs: number; stdout: string; stderr: string }
   | { _tag: 'ExecFailed'; message: string; kind: string; errno?: number; errnoName?: string; stage?: string }
   | { _tag: 'Terminal'; message: string }
   | { _tag: 'SandboxFsOps'; message: string; errno?: number }
@@ -366,6 +390,8 @@ export type Failure =
   | { _tag: 'KillTimeout'; message: string }
   | { _tag: 'AgentReadyTimeout'; message: string }
   | { _tag: 'ExecSessionLost'; message: string }
+  | { _tag: 'OutputOverflow'; message: string; limitBytes: number; stdout: string; stderr: string }
+  | { _tag: 'StdinFailed'; message: string; errno?: number }
   | { _tag: 'MetricsNotReady'; message: string }
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
@@ -375,15 +401,43 @@ export type Failure =
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
   | { _tag: 'SandboxPaused'; message: string }
   | { _tag: 'CaptureUnsupported'; message: string }
+  | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'ChangeRefused'; message: string; field: string }
   | { _tag: 'RestartRequired'; message: string; field: string }
-  | { _tag: 'HostIo'; message: string; operation: string; path: string; errno?: number }
-  | { _tag: 'UnsafeName'; message: string; name: string; path: string }
-  | { _tag: 'TransferConflict'; message: string; path: string; expected: string; found: string }
-  | { _tag: 'TransferLimit'; message: string; limit: string; maximum: number; path: string }
-  | { _tag: 'TransferRefused'; message: string; path: string; why: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
+
+/** What to change of a file; what is absent stays. */
+export interface FileAttributes {
+  mode?: number
+  uid?: number
+  gid?: number
+  size?: number
+  /** Seconds since 1970. */
+  accessedAt?: number
+  modifiedAt?: number
+}
+
+/** An entry of a listing. */
+export interface FileEntry {
+  /** Below the directory that was listed. */
+  path: string
+  info: FileInfo
+}
+
+/** What the guest says of a file. */
+export interface FileInfo {
+  /** `file`, `dir`, `symlink` or `other`. */
+  kind: string
+  /** With the bits of the type. */
+  mode: number
+  size: number
+  uid: number
+  gid: number
+  /** Seconds since 1970; the protocol has no finer ones. */
+  accessedAt?: number
+  modifiedAt?: number
+}
 
 /** Where the root file system comes from. */
 export type ImageOptions =
@@ -569,6 +623,21 @@ export interface NamedSample {
   name: string
   sample: MetricsSample
 }
+
+/** How to open a file. */
+export interface OpenOptions {
+  flag: string
+  mode?: number
+  /** Refuse a path that is a symbolic link. */
+  noFollow: boolean
+}
+
+/** What becomes of output that nobody reads. Sizes in bytes. */
+export type OutputPolicy =
+  | { _tag: 'Wait'; limit: number }
+  | { _tag: 'Fail'; limit: number }
+  | { _tag: 'Keep'; head: number; tail: number }
+  | { _tag: 'Discard' }
 
 /** The guest's owner of files that the host made. */
 export interface OwnerOptions {
@@ -796,12 +865,6 @@ export interface SandboxPage {
   cursor?: string
 }
 
-/** An entry that was left out. */
-export interface SkippedEntry {
-  path: string
-  why: 'special' | 'link' | 'name' | 'vanished'
-}
-
 /** A snapshot that was made. */
 export interface SnapshotInfo {
   id: string
@@ -855,36 +918,9 @@ export interface SweepReport {
   failed: Array<SweepFailure>
 }
 
-/** How far a transfer is. */
-export type TransferEvent =
-  | { _tag: 'Started'; kind: 'file' | 'directory'; /** Of a file. */
-  totalBytes?: number }
-  | { _tag: 'Progress'; files: number; directories: number; symlinks: number; bytes: number; skippedCount: number; path: string }
-
-/** What to carry, and how much of it at most. */
-export interface TransferOptions {
-  hostPath: string
-  guestPath: string
-  include?: Array<string>
-  exclude: Array<string>
-  symlinks: 'inside' | 'all' | 'none'
-  strict: boolean
-  maxEntries: number
-  maxBytes: number
-  maxDepth: number
-  uid?: number
-  gid?: number
-}
-
-/** What was carried. */
-export interface Transferred {
-  files: number
-  directories: number
-  symlinks: number
-  bytes: number
-  /** The first of those that were left out. */
-  skipped: Array<SkippedEntry>
-  skippedCount: number
+export interface TerminalSize {
+  rows: number
+  columns: number
 }
 
 /**
@@ -911,15 +947,3 @@ export interface VsockOptions {
   port: number
   datagram: boolean
 }
-
-export declare class GuestFile {
-  stat(token: CancelToken): Promise<Outcome<FileInfo>>
-  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
-  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
-  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
-  close(): Promise<Outcome<void>>
-}
-export interface FileInfo { kind: string; mode: number; size: number; uid: number; gid: number; accessedAt?: number; modifiedAt?: number }
-export interface FileEntry { path: string; info: FileInfo }
-export interface FileAttributes { mode?: number; uid?: number; gid?: number; size?: number; accessedAt?: number; modifiedAt?: number }
-export interface OpenOptions { flag: string; mode?: number; noFollow: boolean }
