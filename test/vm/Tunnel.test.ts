@@ -198,8 +198,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
   it.effect("whose server leaves in the middle is an error, and no more", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      yield* serve(7002, "read line; printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'")
-      yield* serve(7003, "exit 0")
+      // Each reads its request whole, and then leaves.
+      const request = "while read -r line; do [ ${#line} -le 1 ] && break; done"
+      yield* serve(7002, `${request}; printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'`)
+      yield* serve(7003, request)
       yield* leavesNothing(Effect.scoped(Effect.gen(function*() {
         const short = yield* sandbox.httpClient(7002)
         const response = yield* short.get("/")
@@ -208,6 +210,23 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
         const none = yield* sandbox.httpClient(7003)
         assert.strictEqual((yield* Effect.flip(none.get("/")))._tag, "HttpClientError")
       })))
+    }))
+
+  it.effect("that is reset is lost, whether it is written to or not", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      // It leaves without having read what was written to it: that resets the connection.
+      yield* serve(7011, "sleep 1")
+      yield* leavesNothing(Effect.forEach([1, 2, 3], () =>
+        Effect.scoped(Effect.gen(function*() {
+          const stream = yield* sandbox.duplex(7011)
+          stream.write("not read")
+          stream.resume()
+          const error = yield* Effect.callback<unknown>((resume) => {
+            stream.once("error", (error) => resume(Effect.succeed(error)))
+          }).pipe(Effect.timeout("30 seconds"))
+          assert.strictEqual(reasonOf(error)._tag, "TunnelLost")
+        }))))
     }))
 
   it.effect("waits for a reader that sleeps, for longer than the relay waits for one, and loses nothing", () =>
