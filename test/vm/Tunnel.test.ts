@@ -212,23 +212,6 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
       })))
     }))
 
-  it.effect("that is reset is lost, whether it is written to or not", () =>
-    Effect.gen(function*() {
-      const sandbox = yield* Sandbox.Sandbox
-      // It leaves without having read what was written to it: that resets the connection.
-      yield* serve(7011, "sleep 1")
-      yield* leavesNothing(Effect.forEach([1, 2, 3], () =>
-        Effect.scoped(Effect.gen(function*() {
-          const stream = yield* sandbox.duplex(7011)
-          stream.write("not read")
-          stream.resume()
-          const error = yield* Effect.callback<unknown>((resume) => {
-            stream.once("error", (error) => resume(Effect.succeed(error)))
-          }).pipe(Effect.timeout("30 seconds"))
-          assert.strictEqual(reasonOf(error)._tag, "TunnelLost")
-        }))))
-    }))
-
   it.effect("waits for a reader that sleeps, for longer than the relay waits for one, and loses nothing", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
