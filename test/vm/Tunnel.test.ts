@@ -198,8 +198,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
   it.effect("whose server leaves in the middle is an error, and no more", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      yield* serve(7002, "read line; printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'")
-      yield* serve(7003, "exit 0")
+      // Each reads its request whole, and then leaves.
+      const request = "while read -r line; do [ ${#line} -le 1 ] && break; done"
+      yield* serve(7002, `${request}; printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'`)
+      yield* serve(7003, request)
       yield* leavesNothing(Effect.scoped(Effect.gen(function*() {
         const short = yield* sandbox.httpClient(7002)
         const response = yield* short.get("/")

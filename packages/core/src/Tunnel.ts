@@ -5,6 +5,11 @@
  * have back-pressure: a reader that sleeps holds back the program in the guest, for as long as it likes, and at most 1 MiB
  * of a connection waits in memory for it.
  *
+ * **Gotchas**
+ *
+ * Runtime 0.7.2 keeps the reset of a connection to itself: a server that closes with unread input, or is killed with it, is
+ * told to the next write and to the end of writing (`TunnelLost`), and not to who only reads. Give such a read a timeout.
+ *
  * @stability unstable
  * @since 0.1.0
  */

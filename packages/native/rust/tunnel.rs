@@ -45,10 +45,6 @@ const CHUNK: usize = 256 * 1024;
 /// How long a close that is to lose nothing waits for the other end's close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Between two questions whether the guest's end is still there, while nothing happens: at first, and at last.
-const PROBE: Duration = Duration::from_millis(250);
-const PROBE_AT_MOST: Duration = Duration::from_secs(5);
-
 #[napi]
 impl Sandbox {
     /// Connect to a TCP port, as the guest sees it: `host` is looked up there.
@@ -248,13 +244,9 @@ async fn send(
 ) {
     let mut current: Option<Write> = None;
     let mut finished = false;
-    let mut granted =
-        BulkCredit { kind: BulkKind::Tcp, flow: BulkFlow::GuestToHost, consumed_offset: 0, credit_limit: WINDOW };
-    let mut pause = PROBE;
     loop {
         // A grant first: what the guest may send does not wait for what it takes.
         if let Ok(grant) = grants.try_recv() {
-            granted = grant;
             if client.send(id, MessageType::BulkCredit, &grant).await.is_err() {
                 return flow.end(End::Lost);
             }
@@ -293,27 +285,15 @@ async fn send(
         }
         tokio::select! {
             Some(grant) = grants.recv() => {
-                granted = grant;
                 if client.send(id, MessageType::BulkCredit, &grant).await.is_err() {
                     return flow.end(End::Lost);
                 }
             }
             write = writes.recv(), if current.is_none() => match write {
-                Some(write) => {
-                    current = Some(write);
-                    pause = PROBE;
-                }
+                Some(write) => current = Some(write),
                 None => return,
             },
             () = flow.credited.notified(), if current.is_some() => {}
-            // The relay keeps the word of a connection that was reset to itself, since no end of the data came before it. A
-            // grant that says nothing new is nothing to a tunnel that is there; to one that is gone, the agent says so.
-            () = tokio::time::sleep(pause) => {
-                pause = (pause * 2).min(PROBE_AT_MOST);
-                if client.send(id, MessageType::BulkCredit, &granted).await.is_err() {
-                    return flow.end(End::Lost);
-                }
-            }
             // The agent connection is given up with the guest's end of the tunnel: a sandbox has 128.
             () = flow.ended.cancelled() => return,
         }
