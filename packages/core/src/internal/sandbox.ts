@@ -71,7 +71,7 @@ const makeSandbox = (
     path,
     ...attach(target),
     ...tunnel(target),
-    ...wait(target),
+    ...wait(target, path),
     execDefault: (options) => runDefault(undefined, [], options),
     spawnDefault: (options) => startDefault(undefined, [], options),
     ...logs(target),

@@ -2,6 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { Path } from "effect/Path"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { type Entry, Source } from "../Logs.ts"
@@ -91,7 +92,8 @@ export const matcher = (
 const maxLine = 64 * 1024
 
 export const wait = (
-  target: Target
+  target: Target,
+  { resolve }: Path
 ): Pick<Sandbox, "waitForPort" | "waitForLog" | "waitForFile"> => {
   const { handle, native } = target
   const attributes = attributesOf(target)
@@ -136,9 +138,15 @@ export const wait = (
     ),
     waitForFile: Effect.fn("Sandbox.waitForFile", { attributes })(function*(path: string, options: PollOptions = {}) {
       const { interval, timeout } = yield* decodeFile({ ...options, path })
-      const look = native.call((token) => handle.exec({ command: "test", args: ["-e", path] }, token)).pipe(
+      const absolute = resolve(path)
+      const look = native.call((token) => handle.fileStat(absolute, true, token)).pipe(
         mapFailure(fileSubject),
-        Effect.map(({ exitCode }) => exitCode === 0)
+        Effect.as(true),
+        // What leads there may not be there yet either, or not be a directory yet.
+        Effect.catchIf(
+          ({ reason }) => reason._tag === "FileFailed" && ["ENOENT", "ENOTDIR"].includes(reason.errnoName ?? ""),
+          () => Effect.succeed(false)
+        )
       )
       yield* until(look, interval).pipe(within(fileSubject, `file ${path}`, timeout))
     })

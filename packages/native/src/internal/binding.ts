@@ -236,6 +236,42 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+  /** Carry a file or a tree of the host into the guest. */
+  upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
+  /** Carry a file or a tree of the guest to the host. */
+  download(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
+  /** Connect to a TCP port, as the guest sees it: `host` is looked up there. */
+  tunnel(host: string, port: number, token: CancelToken): Promise<Outcome<Tunnel>>
+}
+
+/** Where one transfer says how far it is: its newest state, whenever it is asked. */
+export declare class TransferProgress {
+  constructor()
+  /** What is new: waits for something, and a little since the last time. An empty list means that there will be no more. */
+  read(token: CancelToken): Promise<Outcome<Array<TransferEvent>>>
+  /** There will be no more: the call has ended, or was never made. */
+  end(): void
+}
+
+/** A TCP connection from within the guest. */
+export declare class Tunnel {
+  /**
+   * The next bytes, as soon as there are some; empty at the end of what the guest's end sends. A read that is cancelled
+   * has taken nothing.
+   */
+  read(token: CancelToken): Promise<Outcome<Buffer>>
+  /**
+   * Write bytes; answers when the guest's end has given credit for all of them. When this is cancelled, they are written
+   * or not, all of them, and before those of later writes.
+   */
+  write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** End what the host's end sends, after all that was written. Idempotent. */
+  finish(token: CancelToken): Promise<Outcome<void>>
+  /**
+   * End the tunnel and give the handle back. With `linger`, what was written is delivered first, as far as the guest's
+   * end takes it within a second.
+   */
+  close(linger: boolean): Promise<void>
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -393,6 +429,8 @@ export type Failure =
   | { _tag: 'OutputOverflow'; message: string; limitBytes: number; stdout: string; stderr: string }
   | { _tag: 'StdinFailed'; message: string; errno?: number }
   | { _tag: 'MetricsNotReady'; message: string }
+  | { _tag: 'TunnelRefused'; message: string; host: string; port: number; errno?: number }
+  | { _tag: 'TunnelLost'; message: string; errno?: number }
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
@@ -404,6 +442,11 @@ export type Failure =
   | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'ChangeRefused'; message: string; field: string }
   | { _tag: 'RestartRequired'; message: string; field: string }
+  | { _tag: 'HostIo'; message: string; operation: string; path: string; errno?: number }
+  | { _tag: 'UnsafeName'; message: string; name: string; path: string }
+  | { _tag: 'TransferConflict'; message: string; path: string; expected: string; found: string }
+  | { _tag: 'TransferLimit'; message: string; limit: string; maximum: number; path: string }
+  | { _tag: 'TransferRefused'; message: string; path: string; why: string }
   | { _tag: 'EngineClosed'; message: string }
   | { _tag: 'HandleClosed'; message: string; kind: string }
 
@@ -480,6 +523,7 @@ export interface LiveHandles {
   execs: number
   logs: number
   files: number
+  tunnels: number
   calls: number
 }
 
@@ -865,6 +909,12 @@ export interface SandboxPage {
   cursor?: string
 }
 
+/** An entry that was left out. */
+export interface SkippedEntry {
+  path: string
+  why: 'special' | 'link' | 'name' | 'vanished'
+}
+
 /** A snapshot that was made. */
 export interface SnapshotInfo {
   id: string
@@ -921,6 +971,38 @@ export interface SweepReport {
 export interface TerminalSize {
   rows: number
   columns: number
+}
+
+/** How far a transfer is. */
+export type TransferEvent =
+  | { _tag: 'Started'; kind: 'file' | 'directory'; /** Of a file. */
+  totalBytes?: number }
+  | { _tag: 'Progress'; files: number; directories: number; symlinks: number; bytes: number; skippedCount: number; path: string }
+
+/** What to carry, and how much of it at most. */
+export interface TransferOptions {
+  hostPath: string
+  guestPath: string
+  include?: Array<string>
+  exclude: Array<string>
+  symlinks: 'inside' | 'all' | 'none'
+  strict: boolean
+  maxEntries: number
+  maxBytes: number
+  maxDepth: number
+  uid?: number
+  gid?: number
+}
+
+/** What was carried. */
+export interface Transferred {
+  files: number
+  directories: number
+  symlinks: number
+  bytes: number
+  /** The first of those that were left out. */
+  skipped: Array<SkippedEntry>
+  skippedCount: number
 }
 
 /**
