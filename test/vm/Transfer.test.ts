@@ -111,7 +111,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a tra
       const up = yield* sandbox.upload(root, "/data/new/tree")
       assert.deepStrictEqual(
         [up.files, up.directories, up.symlinks, up.skippedCount],
-        [2003, 30, 25, 0]
+        [2003, 31, 25, 0]
       )
       // The newline of one name would split its line.
       yield* guest("test -f \"/data/new/tree/ünicode\nname\"")
@@ -234,7 +234,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a tra
         const [options, field] of [
           [{ maxDepth: 1001 }, "maxDepth"],
           [{ maxEntries: -1 }, "maxEntries"],
-          [{ exclude: ["fine", "a["] }, "exclude.1"]
+          [{ exclude: ["fine", "[z-a]"] }, "exclude.1"]
         ] as const
       ) {
         const { reason } = yield* Effect.flip(sandbox.download("/data/big", host, options))

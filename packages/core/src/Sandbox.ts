@@ -305,7 +305,10 @@ export interface Sandbox {
    * the sandbox stops. A sample is taken when it is asked for: a slow reader gets no burst of what it missed.
    */
   readonly metricsStream: (interval?: Duration.Input) => Stream.Stream<Metrics.Sample, MicrosandboxError>
-  /** What its programs have written, in the order of time; `sources` says what else. All of it is held in memory. */
+  /**
+   * What its programs have written, in the order of time; `sources` says what else. All of it is held in
+   * memory: at most what the files hold.
+   */
   readonly logs: (options?: Logs.Options) => Effect.Effect<ReadonlyArray<Logs.Entry>, MicrosandboxError>
   /**
    * The same as a stream, which can be resumed at an entry's `cursor`. With `follow` it goes on until the sandbox stops, and

@@ -362,17 +362,7 @@ impl GuestFile {
 
     /// Read from `offset`, to the end of the file or of `len`.
     pub(crate) async fn read(&self, offset: u64, len: Option<u64>) -> Result<BulkRead, Failure> {
-        let offer = BulkOffer::filesystem_read();
-        let op = FsOp::Read { handle: self.0.id, offset, len };
-        let (flow, accepted) = self.flow(op, offer, BULK_FLOW_MASK_GUEST_TO_HOST).await?;
-        let state = BulkReceiveState::new(
-            BulkKind::Filesystem,
-            BulkFlow::GuestToHost,
-            accepted.max_record_payload,
-            accepted.guest_to_host_credit_limit,
-            offer.guest_to_host_credit_limit,
-        );
-        Ok(BulkRead { flow, state: state.map_err(|error| disordered(&error))?, finished: false })
+        BulkRead::begin(self.0.clone(), offset, len).await
     }
 
     /// Read up to `len` bytes at `offset` into memory; fewer at the end of the file.
@@ -391,7 +381,8 @@ impl GuestFile {
     /// the guest refuses more and less.
     pub(crate) async fn write(&self, offset: u64, len: Option<u64>) -> Result<BulkWrite, Failure> {
         let op = FsOp::Write { handle: self.0.id, offset, len };
-        let (flow, accepted) = self.flow(op, BulkOffer::filesystem_write(), BULK_FLOW_MASK_HOST_TO_GUEST).await?;
+        let (flow, accepted) =
+            Flow::open(&self.0, op, BulkOffer::filesystem_write(), BULK_FLOW_MASK_HOST_TO_GUEST).await?;
         let state = BulkSendState::new(
             BulkKind::Filesystem,
             BulkFlow::HostToGuest,
@@ -433,22 +424,6 @@ impl GuestFile {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
-
-    async fn flow(&self, op: FsOp, offer: BulkOffer, flows: u8) -> Result<(Flow, BulkAccepted), Failure> {
-        let request = FsRequest { op, bulk: Some(offer) };
-        let opened = self.0.connection.client.stream_frames(MessageType::FsRequest, &request).await;
-        let (id, frames) = opened.map_err(lost)?;
-        let mut flow = Flow { handle: self.0.clone(), id, frames, done: false };
-        let message = flow.control().await?;
-        if message.t != MessageType::BulkAccepted {
-            return Err(flow.end(&message).err().unwrap_or_else(|| unexpected("a bulk offer")));
-        }
-        let accepted: BulkAccepted = payload(&message)?;
-        match accepted.validate_against(offer, BulkKind::Filesystem, flows) {
-            Ok(accepted) => Ok((flow, accepted)),
-            Err(error) => Err(disordered(&error)),
-        }
-    }
 }
 
 /// A bulk flow of one file. It is cancelled in the guest when it is dropped before its end, and only then may the file be
@@ -461,6 +436,27 @@ struct Flow {
 }
 
 impl Flow {
+    async fn open(
+        handle: &Arc<Handle>,
+        op: FsOp,
+        offer: BulkOffer,
+        flows: u8,
+    ) -> Result<(Self, BulkAccepted), Failure> {
+        let request = FsRequest { op, bulk: Some(offer) };
+        let opened = handle.connection.client.stream_frames(MessageType::FsRequest, &request).await;
+        let (id, frames) = opened.map_err(lost)?;
+        let mut flow = Self { handle: handle.clone(), id, frames, done: false };
+        let message = flow.control().await?;
+        if message.t != MessageType::BulkAccepted {
+            return Err(flow.end(&message).err().unwrap_or_else(|| unexpected("a bulk offer")));
+        }
+        let accepted: BulkAccepted = payload(&message)?;
+        match accepted.validate_against(offer, BulkKind::Filesystem, flows) {
+            Ok(accepted) => Ok((flow, accepted)),
+            Err(error) => Err(disordered(&error)),
+        }
+    }
+
     async fn frame(&mut self) -> Result<AgentFrame, Failure> {
         let Some(frame) = self.frames.recv().await else {
             self.done = true;
@@ -500,41 +496,72 @@ impl Drop for Flow {
     }
 }
 
-/// Data on its way from a file. The guest sends 8 MiB ahead and then waits; dropped early, it is told to stop.
+/// Data on its way from a file, at most 8 MiB ahead of its reader; dropped early, the guest is told to stop.
+///
+/// It is read in pieces of the window, so that none needs more credit than it begins with. The agent takes credit that
+/// comes after it has sent the last of a read for a mistake, and drops what of that is still on its way.
 pub(crate) struct BulkRead {
     flow: Flow,
     state: BulkReceiveState,
     finished: bool,
+    /// Where the next byte of the flow is in the file.
+    offset: u64,
+    /// Where the flow ends, unless the file does before.
+    end: u64,
+    /// Where the whole read ends.
+    last: Option<u64>,
 }
 
 impl BulkRead {
-    /// The next piece, at most [`PIECE`] long; `None` at the end. A piece holds a place in shared memory, of which there
-    /// are few: copy it soon. Loses nothing when it is dropped while it waits.
+    async fn begin(handle: Arc<Handle>, offset: u64, len: Option<u64>) -> Result<Self, Failure> {
+        Self::piece(&handle, offset, len.map(|len| offset.saturating_add(len))).await
+    }
+
+    async fn piece(handle: &Arc<Handle>, offset: u64, last: Option<u64>) -> Result<Self, Failure> {
+        let offer = BulkOffer::filesystem_read();
+        let window = offset.saturating_add(offer.guest_to_host_credit_limit);
+        let end = last.map_or(window, |last| last.min(window));
+        let op = FsOp::Read { handle: handle.id, offset, len: Some(end - offset) };
+        let (flow, accepted) = Flow::open(handle, op, offer, BULK_FLOW_MASK_GUEST_TO_HOST).await?;
+        let state = BulkReceiveState::new(
+            BulkKind::Filesystem,
+            BulkFlow::GuestToHost,
+            accepted.max_record_payload,
+            accepted.guest_to_host_credit_limit,
+            offer.guest_to_host_credit_limit,
+        );
+        Ok(Self { flow, state: state.map_err(|error| disordered(&error))?, finished: false, offset, end, last })
+    }
+
+    /// The next data, at most [`PIECE`] long; `None` at the end. It holds a place in shared memory, of which there are few:
+    /// copy it soon. Loses nothing when it is dropped while it waits.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        while !self.flow.done {
-            match self.flow.frame().await? {
-                AgentFrame::Bulk(record) => {
-                    let end = self.state.accept_record(&record).map_err(|error| disordered(&error))?;
-                    if let Some(credit) = self.state.consume(end).map_err(|error| disordered(&error))? {
-                        let client = &self.flow.handle.connection.client;
-                        client.send(self.flow.id, MessageType::BulkCredit, &credit).await.map_err(lost)?;
+        loop {
+            while !self.flow.done {
+                match self.flow.frame().await? {
+                    AgentFrame::Bulk(record) => {
+                        self.state.accept_record(&record).map_err(|error| disordered(&error))?;
+                        self.offset += record.payload.len() as u64;
+                        return Ok(Some(record.payload));
                     }
-                    return Ok(Some(record.payload));
-                }
-                AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
-                    let finish: BulkFinish = payload(&message)?;
-                    self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
-                    self.finished = true;
-                }
-                AgentFrame::Control(message) => {
-                    self.flow.end(&message)?;
-                    if !self.finished {
-                        return Err(unexpected("the end of a read"));
+                    AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
+                        let finish: BulkFinish = payload(&message)?;
+                        self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
+                        self.finished = true;
+                    }
+                    AgentFrame::Control(message) => {
+                        self.flow.end(&message)?;
+                        if !self.finished {
+                            return Err(unexpected("the end of a read"));
+                        }
                     }
                 }
             }
+            if self.offset < self.end || self.last == Some(self.end) {
+                return Ok(None);
+            }
+            *self = Self::piece(&self.flow.handle.clone(), self.offset, self.last).await?;
         }
-        Ok(None)
     }
 }
 

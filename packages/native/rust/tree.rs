@@ -988,7 +988,7 @@ mod tests {
             assert!(result.is_ok());
             assert_eq!(places.arrived(), arrived, "{include:?} {exclude:?}");
         }
-        let failed = Filter::new(None, &["fine".into(), "a[".into()]).err();
+        let failed = Filter::new(None, &["fine".into(), "[z-a]".into()]).err();
         assert!(
             matches!(failed, Some(Failure::InvalidConfig { field: Some(ref field), .. }) if field == "exclude.1"),
             "{failed:?}"
