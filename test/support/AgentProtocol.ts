@@ -16,6 +16,12 @@ export interface Frame {
 const head = (major: number, size: number): Buffer => {
   if (size < 24) return Buffer.from([major << 5 | size])
   if (size < 0x100) return Buffer.from([major << 5 | 24, size])
+  if (size > 0xffff_ffff) {
+    const longest = Buffer.alloc(9)
+    longest[0] = major << 5 | 27
+    longest.writeBigUInt64BE(BigInt(size), 1)
+    return longest
+  }
   const wide = size >= 0x1_0000
   const buffer = Buffer.alloc(wide ? 5 : 3)
   buffer[0] = major << 5 | (wide ? 26 : 25)
@@ -77,7 +83,7 @@ const flagsOf = (type: string): number =>
     ? 2
     : 0
 
-export const frame = (id: number, type: string, payload: Value, version = 7): Buffer => {
+export const frame = (id: number, type: string, payload: Value, version = 9): Buffer => {
   const body = encode({ v: version, t: type, p: encode(payload) })
   const header = Buffer.alloc(9)
   header.writeUInt32BE(body.length + 5, 0)

@@ -4,10 +4,11 @@
  *
  *     relay.ts <socket>
  *
- * Its programs: `echo <text>` prints; `pour <bytes>` prints that much of `poured`, and honours SIGSTOP, SIGCONT and SIGKILL
+ * Its programs: `echo <text>` prints; `say <out> <err> <code>` prints to both outputs and exits with that code; `cat` prints
+ * its input; `deaf` prints, has closed its input and waits for SIGKILL; `pour <bytes>` prints that much of `poured`, and honours SIGSTOP, SIGCONT and SIGKILL
  * with a little under way; `evade` prints for ever and honours SIGKILL only; `wait` waits for SIGKILL; `leave <code>` has
  * ended with that code, but something that it has left behind holds its outputs open until SIGKILL; `vanish` cuts the
- * connection; `garbage` says what nobody understands.
+ * connection; `garbage` says what nobody understands. Any other is not there. test/vm/Relay.test.ts holds it to a real one.
  */
 import * as net from "node:net"
 import { type Frame, frame, makeReader } from "../AgentProtocol.ts"
@@ -24,10 +25,15 @@ const [SIGKILL, SIGCONT, SIGSTOP] = [9, 18, 19]
 /** What was printed before a signal took effect. */
 const underWay = 32
 
+const names = new Set("cat deaf echo evade garbage leave pour say vanish wait".split(" "))
+
 let pid = 100
 
 const server = net.createServer((socket) => {
-  const programs = new Map<number, { left: boolean; stopped: boolean; killed: boolean; resume: () => void }>()
+  const programs = new Map<
+    number,
+    { input: (data: Uint8Array) => unknown; left: boolean; stopped: boolean; killed: boolean; resume: () => void }
+  >()
   const send = (id: number, type: string, payload: Parameters<typeof frame>[2]) =>
     socket.write(frame(id, type, payload))
   let wake = () => {}
@@ -43,7 +49,23 @@ const server = net.createServer((socket) => {
   }
   const start = async ({ id, payload }: Frame) => {
     const [cmd, args] = [payload.cmd as string, payload.args as ReadonlyArray<string>]
-    const program = { left: cmd === "leave", stopped: false, killed: false, resume: () => {} }
+    if (!names.has(cmd)) {
+      const message = `spawn ${cmd}: No such file or directory (os error 2)`
+      return send(id, "core.exec.failed", {
+        kind: "not_found",
+        errno: 2,
+        errno_name: "ENOENT",
+        message,
+        stage: "spawn"
+      })
+    }
+    const program = {
+      input: (_: Uint8Array): unknown => undefined,
+      left: cmd === "leave",
+      stopped: false,
+      killed: false,
+      resume: () => {}
+    }
     programs.set(id, program)
     send(id, "core.exec.started", { pid: ++pid })
     tell({ _tag: "Started", cmd, pid })
@@ -56,6 +78,25 @@ const server = net.createServer((socket) => {
     if (cmd === "echo") {
       send(id, "core.exec.stdout", { data: Buffer.from(args.join(" ")) })
       return exit(0)
+    }
+    if (cmd === "say") {
+      const [out = "", wrong = "", code = ""] = args
+      send(id, "core.exec.stdout", { data: Buffer.from(out) })
+      send(id, "core.exec.stderr", { data: Buffer.from(wrong) })
+      return exit(Number(code))
+    }
+    if (cmd === "cat") {
+      program.input = (data) => data.length === 0 ? exit(0) : send(id, "core.exec.stdout", { data })
+      return
+    }
+    if (cmd === "deaf") {
+      program.input = () =>
+        send(id, "core.exec.stdin.error", {
+          errno: 32,
+          errno_name: "EPIPE",
+          message: "Broken pipe (os error 32)"
+        })
+      send(id, "core.exec.stdout", { data: Buffer.from("deaf") })
     }
     if (cmd === "vanish") return socket.destroy()
     if (cmd === "garbage") return void socket.write(Buffer.from([0, 0, 0, 6, 0, 0, 0, id, 0, 0xff]))
@@ -87,6 +128,7 @@ const server = net.createServer((socket) => {
         : "permission denied (os error 13)"
       send(received.id, "core.fs.response", { ok: false, error, data: null })
     }
+    if (received.type === "core.exec.stdin") program?.input(received.payload.data as Uint8Array)
     if (received.type === "core.exec.signal" && program !== undefined) {
       const signal = received.payload.signal as number
       tell({ _tag: "Signal", signal })
@@ -108,9 +150,15 @@ const server = net.createServer((socket) => {
   range.writeUInt32BE(1, 0)
   range.writeUInt32BE(33_554_431, 4)
   socket.write(range)
-  socket.write(
-    frame(0, "core.ready", { boot_time_ns: 1, init_time_ns: 1, ready_time_ns: 1, agent_version: "0.7.2" })
-  )
+  socket.write(frame(0, "core.ready", {
+    boot_time_ns: 1,
+    init_time_ns: 1,
+    ready_time_ns: 1,
+    agent_version: "0.7.2",
+    bulk_transport: { profile: "dual-port-v1", port: "agent-bulk", connection_id: Array.from({ length: 16 }, () => 7) },
+    relay_lease: { max_format: 1 },
+    workload_transport_barrier_version: 2
+  }))
 })
 
 server.listen(socketPath, () => tell({ _tag: "Listening" }))

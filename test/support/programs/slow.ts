@@ -1,16 +1,17 @@
 /**
  * Reads a program's output late, in a process of its own, and prints by how much its memory has grown and what came.
  *
- *     slow.ts <home> <sandbox> <bytes> <seconds> <command> [args...]
+ *     slow.ts <home> <sandbox> <bytes> <seconds> <mark> <command> [args...]
  *
  * While it sleeps, another program of the sandbox has to answer.
  */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Stream } from "effect"
+import type * as ByteSize from "effect/ByteSize"
 import * as crypto from "node:crypto"
 
-const [home = "", name = "", bytes = "", seconds = "", command = "", ...args] = process.argv.slice(2)
+const [home = "", name = "", bytes = "", seconds = "", highWater = "", command = "", ...args] = process.argv.slice(2)
 
 const program = Effect.gen(function*() {
   const sandbox = yield* Sandbox.connect(name)
@@ -22,7 +23,7 @@ const program = Effect.gen(function*() {
   const look = setInterval(() => {
     most = Math.max(most, process.memoryUsage.rss())
   }, 50)
-  const slow = yield* sandbox.spawn(command, args)
+  const slow = yield* sandbox.spawn(command, args, { highWater: highWater as ByteSize.Input })
   yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
   const answer = yield* echo
   yield* Effect.sleep(`${Number(seconds) / 2} seconds`)
