@@ -55,7 +55,7 @@ const atTerminal = Effect.fn("atTerminal")(function*(what: string) {
       Effect.delay(50),
       Effect.repeat({ until: (match) => match !== null }),
       Effect.timeoutOrElse({
-        duration: "60 seconds",
+        duration: "4 minutes",
         orElse: () => Effect.die(new Error(`${pattern} was not shown: ${JSON.stringify(shown.slice(from))}`))
       })
     )

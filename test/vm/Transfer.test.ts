@@ -88,20 +88,22 @@ const describeGuest = Effect.fn("describeGuest")(function*(root: string) {
 const tagOf = (error: MicrosandboxError.MicrosandboxError) => error.reason._tag
 
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a transfer", (it) => {
-  it.effect("carries a tree of 2,000 files up and down as it is, with its modes, times, links and empty directories", () =>
+  it.effect("carries a tree of 200 files up and down as it is, with its modes, times, links and empty directories", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const root = yield* hostTree({ "empty/": "", "deep/er/and/deeper/": "", "ünicode\nname": "x", ".hidden": "" })
-      for (let index = 0; index < 2000; index++) {
+      for (let index = 0; index < 200; index++) {
         const directory = path.join(root, `${index % 25}`)
         if (index < 25) {
           yield* fs.makeDirectory(directory)
           yield* fs.symlink("../.hidden", path.join(directory, "link"))
         }
         const file = path.join(directory, `file ${index}`)
-        yield* fs.writeFileString(file, `${index} `.repeat(index), { mode: [0o644, 0o755, 0o600, 0o440][index % 4]! })
+        yield* fs.writeFileString(file, `${index} `.repeat(index * 10), {
+          mode: [0o644, 0o755, 0o600, 0o440][index % 4]!
+        })
         yield* fs.utimes(file, 1_600_000_000 + index, 1_600_000_000 + index)
       }
       // Too long for one piece.
@@ -111,12 +113,12 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a tra
       const up = yield* sandbox.upload(root, "/data/new/tree")
       assert.deepStrictEqual(
         [up.files, up.directories, up.symlinks, up.skippedCount],
-        [2003, 31, 25, 0]
+        [203, 31, 25, 0]
       )
       // The newline of one name would split its line.
       yield* guest("test -f \"/data/new/tree/ünicode\nname\"")
       const inGuest = yield* describeGuest("/data/new/tree")
-      const isPlain = (line: string) => !line.includes("nicode") && !line.startsWith("name")
+      const isPlain = (line: string) => !line.includes("nicode") && !/^(hash )?name/.test(line)
       assert.deepStrictEqual(inGuest.filter(isPlain), expected.filter(isPlain))
       const back = path.join(yield* temporaryDirectory, "not/there/yet")
       const down = yield* sandbox.download("/data/new/tree", back)

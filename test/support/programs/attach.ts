@@ -20,7 +20,7 @@ Effect.gen(function*() {
         Effect.andThen(sandbox.waitForFile("/tmp/break"), Effect.die("broken on purpose"))
       )
     case "again": {
-      const program = yield* sandbox.spawn("sh", ["-s", "8760"], { tty: true, stdin: "pipe" })
+      const program = yield* sandbox.spawn("sh", ["-i", "-s", "8760"], { tty: true, stdin: "pipe" })
       for (const detachKeys of ["ctrl-p,ctrl-q", undefined]) {
         yield* said(yield* Attach.run(program, { detachKeys }))
       }

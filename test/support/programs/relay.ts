@@ -56,7 +56,7 @@ const server = net.createServer((socket) => {
         errno: 2,
         errno_name: "ENOENT",
         message,
-        stage: "spawn"
+        stage: "Command::spawn"
       })
     }
     const program = {

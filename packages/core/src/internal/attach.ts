@@ -93,9 +93,11 @@ export const processRawMode: Effect.Effect<void, never, Scope.Scope> = Effect.ac
     return { isRaw, readableFlowing }
   }),
   ({ isRaw, readableFlowing }) =>
-    Effect.sync(() => {
+    Effect.gen(function*() {
       if (process.stdin.isTTY) process.stdin.setRawMode(isRaw)
-      // A terminal that is still read keeps the process from ending.
+      // A terminal that is still read keeps the process from ending. The stream learns a turn later that its reader has
+      // left, and until then a pause does not reach the terminal.
+      yield* Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
       if (readableFlowing !== true) process.stdin.pause()
     })
 ).pipe(Effect.asVoid)
