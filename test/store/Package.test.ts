@@ -49,7 +49,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
       const native = yield* install(path.join(checkout, "packages/native"), "@effect-microsandbox/native", project)
       const core = yield* install(path.join(checkout, "packages/core"), "@effect-microsandbox/core", project)
       yield* install(platform, "@effect-microsandbox/native-linux-x64-gnu", project)
-      for (const name of ["effect", "@superradcompany"]) {
+      for (const name of ["effect", "@effect", "@superradcompany"]) {
         yield* fs.symlink(path.resolve("node_modules", name), path.join(project, "node_modules", name))
       }
       assert.isFalse(yield* fs.exists(path.join(native, "rust")))

@@ -362,7 +362,7 @@ impl GuestFile {
 
     /// Read from `offset`, to the end of the file or of `len`.
     pub(crate) async fn read(&self, offset: u64, len: Option<u64>) -> Result<BulkRead, Failure> {
-        BulkRead::begin(self.0.clone(), offset, len).await
+        BulkRead::begin(&self.0, offset, len).await
     }
 
     /// Read up to `len` bytes at `offset` into memory; fewer at the end of the file.
@@ -496,72 +496,60 @@ impl Drop for Flow {
     }
 }
 
-/// Data on its way from a file, at most 8 MiB ahead of its reader; dropped early, the guest is told to stop.
-///
-/// It is read in pieces of the window, so that none needs more credit than it begins with. The agent takes credit that
-/// comes after it has sent the last of a read for a mistake, and drops what of that is still on its way.
+/// Data on its way from a file. The guest sends 8 MiB ahead and then waits; dropped early, it is told to stop.
 pub(crate) struct BulkRead {
     flow: Flow,
     state: BulkReceiveState,
     finished: bool,
-    /// Where the next byte of the flow is in the file.
-    offset: u64,
-    /// Where the flow ends, unless the file does before.
-    end: u64,
-    /// Where the whole read ends.
-    last: Option<u64>,
+    /// How much credit it can take. The agent takes credit that comes after it has sent the last of a read for a mistake,
+    /// and drops what of that is still on its way: what is known to be enough is not added to.
+    enough: u64,
+    granted: u64,
 }
 
 impl BulkRead {
-    async fn begin(handle: Arc<Handle>, offset: u64, len: Option<u64>) -> Result<Self, Failure> {
-        Self::piece(&handle, offset, len.map(|len| offset.saturating_add(len))).await
-    }
-
-    async fn piece(handle: &Arc<Handle>, offset: u64, last: Option<u64>) -> Result<Self, Failure> {
+    async fn begin(handle: &Arc<Handle>, offset: u64, len: Option<u64>) -> Result<Self, Failure> {
         let offer = BulkOffer::filesystem_read();
-        let window = offset.saturating_add(offer.guest_to_host_credit_limit);
-        let end = last.map_or(window, |last| last.min(window));
-        let op = FsOp::Read { handle: handle.id, offset, len: Some(end - offset) };
+        let op = FsOp::Read { handle: handle.id, offset, len };
         let (flow, accepted) = Flow::open(handle, op, offer, BULK_FLOW_MASK_GUEST_TO_HOST).await?;
-        let state = BulkReceiveState::new(
-            BulkKind::Filesystem,
-            BulkFlow::GuestToHost,
-            accepted.max_record_payload,
-            accepted.guest_to_host_credit_limit,
-            offer.guest_to_host_credit_limit,
-        );
-        Ok(Self { flow, state: state.map_err(|error| disordered(&error))?, finished: false, offset, end, last })
+        let granted = accepted.guest_to_host_credit_limit;
+        let window = offer.guest_to_host_credit_limit;
+        let record = accepted.max_record_payload;
+        let state = BulkReceiveState::new(BulkKind::Filesystem, BulkFlow::GuestToHost, record, granted, window);
+        let state = state.map_err(|error| disordered(&error))?;
+        Ok(Self { flow, state, finished: false, enough: len.unwrap_or(u64::MAX), granted })
     }
 
-    /// The next data, at most [`PIECE`] long; `None` at the end. It holds a place in shared memory, of which there are few:
-    /// copy it soon. Loses nothing when it is dropped while it waits.
+    /// The next piece, at most [`PIECE`] long; `None` at the end. A piece holds a place in shared memory, of which there
+    /// are few: copy it soon. Loses nothing when it is dropped while it waits.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            while !self.flow.done {
-                match self.flow.frame().await? {
-                    AgentFrame::Bulk(record) => {
-                        self.state.accept_record(&record).map_err(|error| disordered(&error))?;
-                        self.offset += record.payload.len() as u64;
-                        return Ok(Some(record.payload));
+        while !self.flow.done {
+            match self.flow.frame().await? {
+                AgentFrame::Bulk(record) => {
+                    let end = self.state.accept_record(&record).map_err(|error| disordered(&error))?;
+                    if self.granted < self.enough
+                        && let Some(credit) = self.state.consume(end).map_err(|error| disordered(&error))?
+                    {
+                        self.granted = credit.credit_limit;
+                        let client = &self.flow.handle.connection.client;
+                        client.send(self.flow.id, MessageType::BulkCredit, &credit).await.map_err(lost)?;
                     }
-                    AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
-                        let finish: BulkFinish = payload(&message)?;
-                        self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
-                        self.finished = true;
-                    }
-                    AgentFrame::Control(message) => {
-                        self.flow.end(&message)?;
-                        if !self.finished {
-                            return Err(unexpected("the end of a read"));
-                        }
+                    return Ok(Some(record.payload));
+                }
+                AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
+                    let finish: BulkFinish = payload(&message)?;
+                    self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
+                    self.finished = true;
+                }
+                AgentFrame::Control(message) => {
+                    self.flow.end(&message)?;
+                    if !self.finished {
+                        return Err(unexpected("the end of a read"));
                     }
                 }
             }
-            if self.offset < self.end || self.last == Some(self.end) {
-                return Ok(None);
-            }
-            *self = Self::piece(&self.flow.handle.clone(), self.offset, self.last).await?;
         }
+        Ok(None)
     }
 }
 
