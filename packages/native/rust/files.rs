@@ -250,7 +250,7 @@ impl<'a> Files<'a> {
         }
         // One more than is expected, so that a read to the end finds the end.
         let mut data = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(CROSSING));
-        let mut read = file.read(0, None).await?;
+        let mut read = file.read(0, None);
         while let Some(piece) = read.next().await? {
             if (data.len() + piece.len()) as u64 > limit {
                 return Err(too_big());

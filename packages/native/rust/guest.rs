@@ -13,6 +13,7 @@ use microsandbox::agent::{AgentClient, AgentClientError};
 use microsandbox::protocol::bulk::{
     BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCancelReason, BulkCredit,
     BulkFinish, BulkFlow, BulkKind, BulkOffer, BulkReceiveState, BulkRecord, BulkSendState, BulkStateError,
+    DEFAULT_BULK_WINDOW,
 };
 use microsandbox::protocol::core::CoreError;
 use microsandbox::protocol::fs::{
@@ -40,6 +41,12 @@ pub(crate) const PIECE: usize = FS_CHUNK_SIZE;
 
 /// Up to here a write goes along with its request, which saves a round trip.
 const INLINE: usize = 16 * 1024;
+
+/// How much one request reads: what the guest may send without more credit, so that it comes to its end by itself.
+const READ: u64 = DEFAULT_BULK_WINDOW;
+
+/// How long the rest of a flow that nobody wants may keep silent.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Entries of a directory in one answer: with the longest paths still well below the largest frame.
 const LISTING: u32 = 512;
@@ -352,7 +359,7 @@ impl GuestFile {
         self.0.ask(FsOp::FSetStat { handle: self.0.id, attrs }).await.map(|_| ())
     }
 
-    /// Close it. While a flow of it is still being cancelled, that waits, and nobody for it.
+    /// Close it. While a flow of it is still being ended, that waits, and nobody for it.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         match Arc::into_inner(self.0) {
             Some(handle) => handle.close().await,
@@ -361,18 +368,16 @@ impl GuestFile {
     }
 
     /// Read from `offset`, to the end of the file or of `len`.
-    pub(crate) async fn read(&self, offset: u64, len: Option<u64>) -> Result<BulkRead, Failure> {
-        BulkRead::begin(&self.0, offset, len).await
+    pub(crate) fn read(&self, offset: u64, len: Option<u64>) -> BulkRead {
+        BulkRead { handle: self.0.clone(), offset, left: len.unwrap_or(u64::MAX), part: None }
     }
 
     /// Read up to `len` bytes at `offset` into memory; fewer at the end of the file.
     pub(crate) async fn read_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
         let mut data = Vec::new();
-        if len > 0 {
-            let mut read = self.read(offset, Some(len as u64)).await?;
-            while let Some(piece) = read.next().await? {
-                data.extend_from_slice(&piece);
-            }
+        let mut read = self.read(offset, Some(len as u64));
+        while let Some(piece) = read.next().await? {
+            data.extend_from_slice(&piece);
         }
         Ok(data)
     }
@@ -426,13 +431,24 @@ impl GuestFile {
     }
 }
 
-/// A bulk flow of one file. It is cancelled in the guest when it is dropped before its end, and only then may the file be
-/// closed: the agent would wait for the flow, and for nothing else, which stops it all.
+/// A bulk flow of one file.
+///
+/// It is never left: dropped early, it is brought to its end in the background, and has the file and the connection until
+/// then. The relay of runtime 0.7.2 takes a record for a client that is just leaving for a fault of the whole relay, and
+/// ends the VM with it; and the agent would wait for a flow of a file that is closed, and for nothing else. A write is
+/// cancelled, since only the host can end it. A read is not: a `BulkFinish` that crosses its cancel is a fault of the whole
+/// relay too.
 struct Flow {
+    rest: Option<Rest>,
+}
+
+/// What there is of a flow on this side.
+struct Rest {
     handle: Arc<Handle>,
     id: u32,
     frames: Receiver<AgentFrame>,
-    done: bool,
+    /// Only the host ends it.
+    ours: bool,
 }
 
 impl Flow {
@@ -442,27 +458,42 @@ impl Flow {
         offer: BulkOffer,
         flows: u8,
     ) -> Result<(Self, BulkAccepted), Failure> {
-        let request = FsRequest { op, bulk: Some(offer) };
-        let opened = handle.connection.client.stream_frames(MessageType::FsRequest, &request).await;
-        let (id, frames) = opened.map_err(lost)?;
-        let mut flow = Self { handle: handle.clone(), id, frames, done: false };
-        let message = flow.control().await?;
-        if message.t != MessageType::BulkAccepted {
-            return Err(flow.end(&message).err().unwrap_or_else(|| unexpected("a bulk offer")));
-        }
-        let accepted: BulkAccepted = payload(&message)?;
-        match accepted.validate_against(offer, BulkKind::Filesystem, flows) {
-            Ok(accepted) => Ok((flow, accepted)),
-            Err(error) => Err(disordered(&error)),
+        let (handle, ours) = (handle.clone(), flows == BULK_FLOW_MASK_HOST_TO_GUEST);
+        // In a task of its own, so that a flow which begins when nobody waits for it any more is one all the same.
+        let opening = tokio::spawn(async move {
+            let request = FsRequest { op, bulk: Some(offer) };
+            let opened = handle.connection.client.stream_frames(MessageType::FsRequest, &request).await;
+            let (id, frames) = opened.map_err(lost)?;
+            let mut flow = Self { rest: Some(Rest { handle, id, frames, ours }) };
+            let message = flow.control().await?;
+            if message.t != MessageType::BulkAccepted {
+                return Err(flow.end(&message).err().unwrap_or_else(|| unexpected("a bulk offer")));
+            }
+            let accepted: BulkAccepted = payload(&message)?;
+            match accepted.validate_against(offer, BulkKind::Filesystem, flows) {
+                Ok(accepted) => Ok((flow, accepted)),
+                Err(error) => Err(disordered(&error)),
+            }
+        });
+        match opening.await {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 
+    /// What there is of it; nothing after its end.
+    fn rest(&mut self) -> Result<&mut Rest, Failure> {
+        self.rest.as_mut().ok_or_else(|| unexpected("a flow that has ended"))
+    }
+
     async fn frame(&mut self) -> Result<AgentFrame, Failure> {
-        let Some(frame) = self.frames.recv().await else {
-            self.done = true;
-            return Err(lost(AgentClientError::ReaderClosed(self.id)));
-        };
-        Ok(frame)
+        let rest = self.rest()?;
+        if let Some(frame) = rest.frames.recv().await {
+            return Ok(frame);
+        }
+        let id = rest.id;
+        self.rest = None;
+        Err(lost(AgentClientError::ReaderClosed(id)))
     }
 
     async fn control(&mut self) -> Result<Message, Failure> {
@@ -472,68 +503,127 @@ impl Flow {
         }
     }
 
-    /// The agent's last word.
+    async fn send<T: serde::Serialize>(&mut self, kind: MessageType, message: &T) -> Result<(), Failure> {
+        let Rest { handle, id, .. } = self.rest()?;
+        handle.connection.client.send(*id, kind, message).await.map_err(lost)
+    }
+
+    /// What a control message says of the whole flow.
     fn end(&mut self, message: &Message) -> Result<(), Failure> {
-        self.done = matches!(message.t, MessageType::FsResponse | MessageType::CoreError);
-        self.handle.connection.answer(&self.handle.path, message).map(|_| ())
+        let Rest { handle, .. } = self.rest()?;
+        let said = handle.connection.answer(&handle.path, message).map(|_| ());
+        if is_last(message) {
+            self.rest = None;
+        }
+        said
     }
 }
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.done, tokio::runtime::Handle::try_current()) {
-            let (handle, id) = (self.handle.clone(), self.id);
-            let cancel = BulkCancel {
-                kind: BulkKind::Filesystem,
-                reason: BulkCancelReason::CallerCancelled,
-                message: "the host wants no more".into(),
-            };
-            runtime.spawn(async move {
-                let _ = handle.connection.client.cancel_bulk(id, &cancel).await;
-                drop(handle);
-            });
+        if let (Some(rest), Ok(runtime)) = (self.rest.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(rest.end());
         }
     }
 }
 
-/// Data on its way from a file. The guest sends 8 MiB ahead and then waits; dropped early, it is told to stop.
+impl Rest {
+    async fn end(mut self) {
+        let mut cancelled = false;
+        if self.ours {
+            cancelled = true;
+            self.cancel().await;
+        }
+        loop {
+            match tokio::time::timeout(SILENCE, self.frames.recv()).await {
+                Ok(Some(AgentFrame::Control(message))) if is_last(&message) => return,
+                Ok(Some(_)) => {}
+                // Of a read that fails half way the relay keeps the agent's last word to itself.
+                Err(_) if !cancelled => {
+                    cancelled = true;
+                    self.cancel().await;
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn cancel(&self) {
+        let cancel = BulkCancel {
+            kind: BulkKind::Filesystem,
+            reason: BulkCancelReason::CallerCancelled,
+            message: "the host wants no more".into(),
+        };
+        let _ = self.handle.connection.client.cancel_bulk(self.id, &cancel).await;
+    }
+}
+
+fn is_last(message: &Message) -> bool {
+    matches!(message.t, MessageType::FsResponse | MessageType::CoreError)
+}
+
+/// Data on its way from a file, [`READ`] bytes with each request.
 pub(crate) struct BulkRead {
+    handle: Arc<Handle>,
+    offset: u64,
+    left: u64,
+    part: Option<Part>,
+}
+
+/// The answer to one request.
+struct Part {
     flow: Flow,
     state: BulkReceiveState,
+    /// How much of what was asked for has not come: at its end, the file's end is there.
+    left: u64,
     finished: bool,
-    /// How much credit it can take. The agent takes credit that comes after it has sent the last of a read for a mistake,
-    /// and drops what of that is still on its way: what is known to be enough is not added to.
-    enough: u64,
-    granted: u64,
 }
 
 impl BulkRead {
-    async fn begin(handle: &Arc<Handle>, offset: u64, len: Option<u64>) -> Result<Self, Failure> {
-        let offer = BulkOffer::filesystem_read();
-        let op = FsOp::Read { handle: handle.id, offset, len };
-        let (flow, accepted) = Flow::open(handle, op, offer, BULK_FLOW_MASK_GUEST_TO_HOST).await?;
-        let granted = accepted.guest_to_host_credit_limit;
-        let window = offer.guest_to_host_credit_limit;
-        let record = accepted.max_record_payload;
-        let state = BulkReceiveState::new(BulkKind::Filesystem, BulkFlow::GuestToHost, record, granted, window);
-        let state = state.map_err(|error| disordered(&error))?;
-        Ok(Self { flow, state, finished: false, enough: len.unwrap_or(u64::MAX), granted })
-    }
-
     /// The next piece, at most [`PIECE`] long; `None` at the end. A piece holds a place in shared memory, of which there
     /// are few: copy it soon. Loses nothing when it is dropped while it waits.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        while !self.flow.done {
+        while self.left > 0 {
+            let part = match &mut self.part {
+                Some(part) => part,
+                none => none.insert(Part::begin(&self.handle, self.offset, self.left.min(READ)).await?),
+            };
+            if let Some(piece) = part.next().await? {
+                self.offset += piece.len() as u64;
+                self.left = self.left.saturating_sub(piece.len() as u64);
+                return Ok(Some(piece));
+            }
+            if part.left > 0 {
+                self.left = 0;
+            }
+            self.part = None;
+        }
+        // The last part has still to say that it is whole.
+        if let Some(part) = &mut self.part {
+            part.next().await?;
+            self.part = None;
+        }
+        Ok(None)
+    }
+}
+
+impl Part {
+    async fn begin(handle: &Arc<Handle>, offset: u64, len: u64) -> Result<Self, Failure> {
+        let op = FsOp::Read { handle: handle.id, offset, len: Some(len) };
+        let (flow, accepted) =
+            Flow::open(handle, op, BulkOffer::filesystem_read(), BULK_FLOW_MASK_GUEST_TO_HOST).await?;
+        let (record, credit) = (accepted.max_record_payload, accepted.guest_to_host_credit_limit);
+        let state = BulkReceiveState::new(BulkKind::Filesystem, BulkFlow::GuestToHost, record, credit, READ);
+        Ok(Self { flow, state: state.map_err(|error| disordered(&error))?, left: len, finished: false })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
             match self.flow.frame().await? {
                 AgentFrame::Bulk(record) => {
-                    let end = self.state.accept_record(&record).map_err(|error| disordered(&error))?;
-                    if self.granted < self.enough
-                        && let Some(credit) = self.state.consume(end).map_err(|error| disordered(&error))?
-                    {
-                        self.granted = credit.credit_limit;
-                        let client = &self.flow.handle.connection.client;
-                        client.send(self.flow.id, MessageType::BulkCredit, &credit).await.map_err(lost)?;
-                    }
+                    self.state.accept_record(&record).map_err(|error| disordered(&error))?;
+                    let left = self.left.checked_sub(record.payload.len() as u64);
+                    self.left = left.ok_or_else(|| unexpected("more than was asked for"))?;
                     return Ok(Some(record.payload));
                 }
                 AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
@@ -543,13 +633,10 @@ impl BulkRead {
                 }
                 AgentFrame::Control(message) => {
                     self.flow.end(&message)?;
-                    if !self.finished {
-                        return Err(unexpected("the end of a read"));
-                    }
+                    return if self.finished { Ok(None) } else { Err(unexpected("the end of a read")) };
                 }
             }
         }
-        Ok(None)
     }
 }
 
@@ -564,7 +651,7 @@ impl BulkWrite {
     pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), Failure> {
         while !data.is_empty() {
             // The agent's words are taken as they come: what waits in this queue stops the whole connection.
-            while let Ok(frame) = self.flow.frames.try_recv() {
+            while let Ok(frame) = self.flow.rest()?.frames.try_recv() {
                 self.take(&frame)?;
             }
             while self.state.available_credit() == 0 {
@@ -574,9 +661,10 @@ impl BulkWrite {
             let credit = usize::try_from(self.state.available_credit()).unwrap_or(usize::MAX);
             let payload = data.split_to(data.len().min(credit).min(self.state.max_record_payload() as usize));
             let offset = self.state.admit(payload.len()).map_err(|error| disordered(&error))?;
-            let (id, kind, flow) = (self.flow.id, BulkKind::Filesystem, BulkFlow::HostToGuest);
-            let record = BulkRecord { id, kind, flow, offset, payload };
-            self.flow.handle.connection.client.send_bulk(record).await.map_err(lost)?;
+            let Rest { handle, id, .. } = self.flow.rest()?;
+            let (kind, flow) = (BulkKind::Filesystem, BulkFlow::HostToGuest);
+            let record = BulkRecord { id: *id, kind, flow, offset, payload };
+            handle.connection.client.send_bulk(record).await.map_err(lost)?;
         }
         Ok(())
     }
@@ -584,7 +672,7 @@ impl BulkWrite {
     /// Say that this was all, and wait until the guest has written it.
     pub(crate) async fn finish(mut self) -> Result<(), Failure> {
         let finish = self.state.finish().map_err(|error| disordered(&error))?;
-        self.flow.handle.connection.client.send(self.flow.id, MessageType::BulkFinish, &finish).await.map_err(lost)?;
+        self.flow.send(MessageType::BulkFinish, &finish).await?;
         loop {
             let message = self.flow.control().await?;
             if message.t != MessageType::BulkCredit {

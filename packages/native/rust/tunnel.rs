@@ -13,19 +13,19 @@ use bytes::Bytes;
 use microsandbox::MicrosandboxError;
 use microsandbox::agent::AgentClient;
 use microsandbox::protocol::bulk::{
-    BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCredit, BulkFinish,
-    BulkFlow, BulkKind, BulkOffer, BulkReceiveState, BulkRecord, BulkSendState,
+    BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCancelReason, BulkCredit,
+    BulkFinish, BulkFlow, BulkKind, BulkOffer, BulkReceiveState, BulkRecord, BulkSendState,
 };
 use microsandbox::protocol::message::{Message, MessageType};
-use microsandbox::protocol::tcp::{TcpConnect, TcpFailed};
+use microsandbox::protocol::tcp::{TcpClose, TcpConnect, TcpFailed};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
 use microsandbox_agent_client::AgentFrame;
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cancel::CancelToken;
 use crate::engine::{EngineState, Kind, Live};
@@ -44,6 +44,9 @@ const CHUNK: usize = 256 * 1024;
 
 /// How long a close that is to lose nothing waits for the other end's close.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the guest's agent has to confirm the end of a tunnel.
+const LEAVE: Duration = Duration::from_secs(10);
 
 #[napi]
 impl Sandbox {
@@ -72,9 +75,11 @@ struct TunnelValue {
     grants: mpsc::UnboundedSender<BulkCredit>,
     /// One read at a time.
     reading: tokio::sync::Mutex<()>,
-    /// Wakes what is waiting when the handle is closed.
+    /// Wakes what is waiting when the handle is closed, and the sender, which then ends the tunnel.
     closing: CancellationToken,
-    tasks: Mutex<Option<[AbortOnDropHandle<()>; 2]>>,
+    /// A handle that is dropped is closed.
+    _closed: DropGuard,
+    sending: Mutex<Option<JoinHandle<()>>>,
     live: Live,
 }
 
@@ -94,6 +99,8 @@ struct Flow {
     credited: Notify,
     /// No more will come from the guest's end, and nothing can be sent to it.
     ended: CancellationToken,
+    /// The agent has said its last word.
+    over: CancellationToken,
 }
 
 /// What came from the guest and has no reader yet.
@@ -102,6 +109,8 @@ struct Inbox {
     receive: BulkReceiveState,
     /// Up to where readers have taken it.
     taken: u64,
+    /// The guest has said how much there was.
+    finished: bool,
     end: Option<End>,
 }
 
@@ -129,67 +138,135 @@ enum Write {
 }
 
 async fn open(sandbox: &EngineSandbox, host: String, port: u16, live: Live) -> Result<Tunnel, Failure> {
-    let name = sandbox.name();
     let client = connect(sandbox).await?;
-    let offer = BulkOffer { guest_to_host_credit_limit: WINDOW, ..BulkOffer::tcp() };
-    let request = TcpConnect { host, port, bulk: Some(offer) };
     // A guest that is too old for credit would need the engine's older frames, in which a reader that sleeps for
     // 5 seconds is cut off: refused, since runtime 0.7.2 is the only one that is launched.
     client.ensure_version_compat(MessageType::BulkAccepted).map_err(MicrosandboxError::from)?;
-    let (id, mut frames) =
-        client.stream_frames(MessageType::TcpConnect, &request).await.map_err(MicrosandboxError::from)?;
-    answer(frames.recv().await, MessageType::TcpConnected, name, &request)?;
-    let accepted = answer(frames.recv().await, MessageType::BulkAccepted, name, &request)?;
+    let closing = CancellationToken::new();
+    let closed = closing.clone().drop_guard();
+    let offer = BulkOffer { guest_to_host_credit_limit: WINDOW, ..BulkOffer::tcp() };
+    let request = TcpConnect { host, port, bulk: Some(offer) };
+    let (opened, flow) = oneshot::channel();
+    let (writes, to_write) = mpsc::channel(1);
+    let (grants, to_grant) = mpsc::unbounded_channel();
+    // In a task of its own: from here on the tunnel has to be ended, whoever waits for it.
+    let sandbox = sandbox.name().to_owned();
+    let sending = tokio::spawn({
+        let closing = closing.clone();
+        async move { run(client, sandbox, request, offer, opened, closing, to_grant, to_write).await }
+    });
+    let flow =
+        flow.await.map_err(|_| Failure::tunnel_lost("the connection to the guest ended before it answered"))??;
+    let (reading, sending) = (tokio::sync::Mutex::default(), Mutex::new(Some(sending)));
+    let value = TunnelValue { flow, writes, grants, reading, closing, _closed: closed, sending, live };
+    Ok(Tunnel { slot: Slot::new("tunnel", value) })
+}
+
+/// A tunnel from its request to its end.
+#[allow(clippy::too_many_arguments)] // the parts of one thing, from its maker
+async fn run(
+    client: AgentClient,
+    sandbox: String,
+    request: TcpConnect,
+    offer: BulkOffer,
+    opened: oneshot::Sender<Result<Arc<Flow>, Failure>>,
+    closing: CancellationToken,
+    grants: mpsc::UnboundedReceiver<BulkCredit>,
+    writes: mpsc::Receiver<Write>,
+) {
+    let (id, mut frames) = match client.stream_frames(MessageType::TcpConnect, &request).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let _ = opened.send(Err(MicrosandboxError::from(error).into()));
+            return;
+        }
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = accepted(&mut frames, offer, &sandbox, &request) => answered,
+        () = closing.cancelled() => Err(Failure::handle_closed("tunnel")),
+    };
+    let flow = match answered {
+        Ok(flow) => Arc::new(flow),
+        Err(failure) => {
+            // What refuses a tunnel is its last word, as a rule; a new word would come otherwise.
+            let refused = matches!(failure, Failure::TunnelRefused { .. } | Failure::SandboxPaused { .. });
+            let _ = opened.send(Err(failure));
+            if !refused {
+                leave(&client, id, false, drain(frames)).await;
+            }
+            return;
+        }
+    };
+    let receiving = tokio::spawn(receive(flow.clone(), frames));
+    let _ = opened.send(Ok(flow.clone()));
+    tokio::select! {
+        biased;
+        () = closing.cancelled() => {}
+        () = send(&client, id, &flow, grants, writes) => {}
+    }
+    flow.end(End::Closed);
+    if !flow.over.is_cancelled() {
+        let finished = flow.inbox.lock().finished;
+        leave(&client, id, finished, flow.over.cancelled()).await;
+    }
+    drop(client);
+    // The end of its connection is its end.
+    let _ = receiving.await;
+}
+
+/// The guest's answer, and what the tunnel then is.
+async fn accepted(
+    frames: &mut mpsc::Receiver<AgentFrame>,
+    offer: BulkOffer,
+    sandbox: &str,
+    request: &TcpConnect,
+) -> Result<Flow, Failure> {
+    answer(frames.recv().await, MessageType::TcpConnected, sandbox, request)?;
+    let accepted = answer(frames.recv().await, MessageType::BulkAccepted, sandbox, request)?;
     let accepted = accepted
         .payload::<BulkAccepted>()
         .map_err(broken_rules)?
         .validate_against(offer, BulkKind::Tcp, BULK_FLOW_MASK_HOST_TO_GUEST | BULK_FLOW_MASK_GUEST_TO_HOST)
         .map_err(broken_rules)?;
-    let flow = Arc::new(Flow {
-        inbox: Mutex::new(Inbox {
-            chunks: VecDeque::new(),
-            receive: BulkReceiveState::new(
-                BulkKind::Tcp,
-                BulkFlow::GuestToHost,
-                accepted.max_record_payload,
-                accepted.guest_to_host_credit_limit,
-                WINDOW,
-            )
-            .map_err(broken_rules)?,
-            taken: 0,
-            end: None,
-        }),
-        arrived: Notify::new(),
-        outbound: Mutex::new(
-            BulkSendState::new(
-                BulkKind::Tcp,
-                BulkFlow::HostToGuest,
-                accepted.max_record_payload,
-                accepted.host_to_guest_credit_limit,
-            )
-            .map_err(broken_rules)?,
-        ),
-        credited: Notify::new(),
-        ended: CancellationToken::new(),
-    });
-    let (writes, to_write) = mpsc::channel(1);
-    let (grants, to_grant) = mpsc::unbounded_channel();
-    let receiving = tokio::spawn(receive(flow.clone(), frames));
-    let sending = tokio::spawn(send(client, id, flow.clone(), to_grant, to_write));
-    Ok(Tunnel {
-        slot: Slot::new(
-            "tunnel",
-            TunnelValue {
-                flow,
-                writes,
-                grants,
-                reading: tokio::sync::Mutex::new(()),
-                closing: CancellationToken::new(),
-                tasks: Mutex::new(Some([AbortOnDropHandle::new(receiving), AbortOnDropHandle::new(sending)])),
-                live,
-            },
-        ),
-    })
+    let (record, credit) = (accepted.max_record_payload, accepted.guest_to_host_credit_limit);
+    let receive =
+        BulkReceiveState::new(BulkKind::Tcp, BulkFlow::GuestToHost, record, credit, WINDOW).map_err(broken_rules)?;
+    let credit = accepted.host_to_guest_credit_limit;
+    let send = BulkSendState::new(BulkKind::Tcp, BulkFlow::HostToGuest, record, credit).map_err(broken_rules)?;
+    Ok(Flow::new(receive, send))
+}
+
+/// End a tunnel that the guest has not ended, so that nothing of it is under way when its agent connection goes. The relay
+/// of runtime 0.7.2 takes a record for a client that is just leaving for a fault of the whole relay, and ends the VM with
+/// it; the same if the guest's `BulkFinish` comes after the answer to a cancel. So the agent is first told to let go of the
+/// socket, then asked for something whose answer queues behind all that it had to say of it, and only then is the flow cut.
+async fn leave(client: &AgentClient, id: u32, finished: bool, over: impl Future<Output = ()>) {
+    let left = async {
+        if !finished {
+            client.send(id, MessageType::TcpClose, &TcpClose {}).await?;
+            // Nobody listens at port 0.
+            let nowhere = TcpConnect { host: "127.0.0.1".into(), port: 0, bulk: None };
+            client.request(MessageType::TcpConnect, &nowhere).await?;
+        }
+        let (kind, reason) = (BulkKind::Tcp, BulkCancelReason::CallerCancelled);
+        client.cancel_bulk(id, &BulkCancel { kind, reason, message: "the tunnel is closed".into() }).await?;
+        over.await;
+        Ok::<_, microsandbox::agent::AgentClientError>(())
+    };
+    let _ = tokio::time::timeout(LEAVE, left).await;
+}
+
+async fn drain(mut frames: mpsc::Receiver<AgentFrame>) {
+    while let Some(frame) = frames.recv().await {
+        if matches!(&frame, AgentFrame::Control(message) if is_last(message)) {
+            return;
+        }
+    }
+}
+
+fn is_last(message: &Message) -> bool {
+    matches!(message.t, MessageType::TcpClosed | MessageType::TcpFailed | MessageType::CoreError)
 }
 
 /// The message that is due, or what the guest said instead.
@@ -218,27 +295,31 @@ fn broken_rules(error: impl std::fmt::Display) -> Failure {
     Failure::tunnel_lost(&format!("the guest's agent broke the rules of the protocol: {error}"))
 }
 
-/// Take what comes from the guest as it comes, until its end.
+/// Take what comes from the guest as it comes, until its last word.
 async fn receive(flow: Arc<Flow>, mut frames: mpsc::Receiver<AgentFrame>) {
-    let end = loop {
-        let step = match frames.recv().await {
-            Some(AgentFrame::Bulk(record)) => flow.accept(&record),
-            Some(AgentFrame::Control(message)) => flow.control(&message),
-            None => Some(End::Lost),
+    loop {
+        let (step, last) = match frames.recv().await {
+            // What comes after the end is of no use to anybody.
+            Some(AgentFrame::Bulk(_)) if flow.ended.is_cancelled() => (None, false),
+            Some(AgentFrame::Bulk(record)) => (flow.accept(&record), false),
+            Some(AgentFrame::Control(message)) => (flow.control(&message), is_last(&message)),
+            None => (Some(End::Lost), true),
         };
         if let Some(end) = step {
-            break end;
+            flow.end(end);
         }
-    };
-    flow.end(end);
+        if last {
+            return flow.over.cancel();
+        }
+    }
 }
 
 /// Send grants and data, one after the other: all that goes to the guest goes through here, and no cancelled call can
 /// stop it half way.
 async fn send(
-    client: AgentClient,
+    client: &AgentClient,
     id: u32,
-    flow: Arc<Flow>,
+    flow: &Flow,
     mut grants: mpsc::UnboundedReceiver<BulkCredit>,
     mut writes: mpsc::Receiver<Write>,
 ) {
@@ -301,6 +382,18 @@ async fn send(
 }
 
 impl Flow {
+    fn new(receive: BulkReceiveState, send: BulkSendState) -> Self {
+        let inbox = Inbox { chunks: VecDeque::new(), receive, taken: 0, finished: false, end: None };
+        Self {
+            inbox: Mutex::new(inbox),
+            arrived: Notify::new(),
+            outbound: Mutex::new(send),
+            credited: Notify::new(),
+            ended: CancellationToken::new(),
+            over: CancellationToken::new(),
+        }
+    }
+
     fn accept(&self, record: &BulkRecord) -> Option<End> {
         let mut inbox = self.inbox.lock();
         if let Err(error) = inbox.receive.accept_record(record) {
@@ -326,6 +419,7 @@ impl Flow {
                 message.payload::<BulkFinish>().map_err(|error| error.to_string()).and_then(|finish| {
                     let mut inbox = self.inbox.lock();
                     inbox.receive.accept_finish(finish).map_err(|error| error.to_string())?;
+                    inbox.finished = true;
                     inbox.end.get_or_insert(End::Closed);
                     Ok(true)
                 })
@@ -438,11 +532,10 @@ impl TunnelValue {
             let _ = tokio::time::timeout(LINGER, closed).await;
         }
         self.closing.cancel();
-        let tasks = self.tasks.lock().take();
-        for task in tasks.into_iter().flatten() {
-            task.abort();
+        let sending = self.sending.lock().take();
+        if let Some(sending) = sending {
             // Until then its agent connection is there.
-            let _ = task.await;
+            let _ = sending.await;
         }
     }
 
@@ -520,13 +613,7 @@ mod tests {
         let receive = BulkReceiveState::new(BulkKind::Tcp, BulkFlow::GuestToHost, 1 << 18, window, window);
         let send = BulkSendState::new(BulkKind::Tcp, BulkFlow::HostToGuest, 1 << 14, 1 << 15);
         let (Ok(receive), Ok(send)) = (receive, send) else { panic!("the window") };
-        Flow {
-            inbox: Mutex::new(Inbox { chunks: VecDeque::new(), receive, taken: 0, end: None }),
-            arrived: Notify::new(),
-            outbound: Mutex::new(send),
-            credited: Notify::new(),
-            ended: CancellationToken::new(),
-        }
+        Flow::new(receive, send)
     }
 
     fn record(offset: u64, payload: &'static [u8]) -> BulkRecord {
