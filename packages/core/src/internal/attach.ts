@@ -85,6 +85,9 @@ const requireTerminal = (subject: Subject): Effect.Effect<void, MicrosandboxErro
         ))
   )
 
+/** What Node does after this turn of its loop is done. */
+const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
 /** Puts the process's own terminal into raw mode. */
 export const processRawMode: Effect.Effect<void, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => {
@@ -97,8 +100,11 @@ export const processRawMode: Effect.Effect<void, never, Scope.Scope> = Effect.ac
       if (process.stdin.isTTY) process.stdin.setRawMode(isRaw)
       // A terminal that is still read keeps the process from ending. The stream learns a turn later that its reader has
       // left, and until then a pause does not reach the terminal.
-      yield* Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
-      if (readableFlowing !== true) process.stdin.pause()
+      yield* turn
+      if (readableFlowing === true) return
+      process.stdin.pause()
+      // The terminal is paused a turn later too, and with it a reader that has come meanwhile.
+      yield* turn
     })
 ).pipe(Effect.asVoid)
 
