@@ -28,7 +28,8 @@ const steps: Record<
 
 const program = Effect.gen(function*() {
   if (phase === "pull" || phase === "boot") yield* enter
-  const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
+  // A VM that is being branched ends when its memory is written: of this size, within seconds also in the software host.
+  const sandbox = yield* Sandbox.make({ name, image, memory: "128 MiB" })
   if (phase === "branched") {
     yield* sandbox.branch()
     yield* enter
