@@ -142,7 +142,7 @@ selftest() {
 make_ready() {
   local packages=() setup=(--no-native) part
   if is_wanted selftest || is_wanted vm || is_wanted long; then
-    packages=(test/host/run.sh --install rootfs registry)
+    packages=(test/host/run.sh --install rootfs registry watch)
   elif is_wanted store; then
     packages=(test/host/install.sh rootfs registry)
   fi

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed of Debian (12) is there. Silent if it is.
 #
-#     install.sh [rootfs] [registry] [host]
+#     install.sh [rootfs] [registry] [watch] [host]
 #
 # rootfs: the static busybox that a guest's root file system is made of. registry: the registry that tests pull from.
+# watch: the program that a guest watches files with, if it has it.
 # host: what the software KVM host is made of, and a rootfs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -26,6 +27,7 @@ find_missing() {
   missing=()
   if is_wanted rootfs || is_wanted host; then have_static_busybox || missing+=(busybox-static); fi
   if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
+  if is_wanted watch; then have inotifywait || missing+=(inotify-tools); fi
   is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)
   have_kernel || missing+=(linux-image-amd64)

@@ -4,7 +4,7 @@
 #
 # usage: run.sh [--] <command> [args...]
 #        run.sh --why                why it would be the software host; status 1 if it would not
-#        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry
+#        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry, watch
 # HOST=software     take the software host even where KVM is usable
 # HOST_TIMEOUT      seconds until it is ended, with status 124 (3600)
 # HOST_MEMORY       MiB of memory (6144)
@@ -16,7 +16,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'host: %s\n' "$*" >&2; }
 
 if (($# == 0)) || [[ $* == -- ]]; then
-  say 'usage: run.sh --why | --install [rootfs] [registry] | [--] <command> [args...]'
+  say 'usage: run.sh --why | --install [rootfs] [registry] [watch] | [--] <command> [args...]'
   exit 64
 fi
 

@@ -15,6 +15,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { MicrosandboxError } from "../MicrosandboxError.ts"
 import { makeCopy } from "./copy.ts"
+import { spawn } from "./exec.ts"
 import { mapFailure, toError } from "./failure.ts"
 import { defined } from "./inputs.ts"
 import { attributesOf, subjectOf, type Target } from "./operation.ts"
@@ -398,6 +399,10 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
   const listAs = (method: string, at: string, recursive: boolean) =>
     one(method, at, (handle, at, token) => handle.fileList(at, recursive, token))
 
+  const spawnWatch = spawn("FileSystem.watch", target)
+  // As the agent, which everything else of this file system is done by.
+  const start = (command: string, args: ReadonlyArray<string>) => spawnWatch(command, args, { user: "0" })
+
   const chmodAs = (method: string, at: string, mode: number) =>
     Effect.flatMap(checkMode(method, mode), (mode) => setAs(method, at, defined({ mode })))
 
@@ -538,7 +543,7 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
         Effect.all([toSeconds(atime), toSeconds(mtime)]),
         ([accessedAt, modifiedAt]) => setAs("utime", at, { accessedAt, modifiedAt })
       ),
-    watch: (at, options) => watch({ list: listAs, path, stat: statAs }, at, options),
+    watch: (at, options) => watch({ absolute, list: listAs, path, start, stat: statAs }, at, options),
     writeFile
   })
 
