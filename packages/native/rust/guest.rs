@@ -45,8 +45,10 @@ const INLINE: usize = 16 * 1024;
 /// How much one request reads: what the guest may send without more credit, so that it comes to its end by itself.
 const READ: u64 = DEFAULT_BULK_WINDOW;
 
-/// How long the rest of a flow that nobody wants may keep silent.
+/// How long a flow may keep silent before its agent is asked about it.
 const SILENCE: Duration = Duration::from_secs(10);
+
+const IO_ERROR: i32 = 5;
 
 /// Entries of a directory in one answer: with the longest paths still well below the largest frame.
 const LISTING: u32 = 512;
@@ -369,7 +371,7 @@ impl GuestFile {
 
     /// Read from `offset`, to the end of the file or of `len`.
     pub(crate) fn read(&self, offset: u64, len: Option<u64>) -> BulkRead {
-        BulkRead { handle: self.0.clone(), offset, left: len.unwrap_or(u64::MAX), part: None }
+        BulkRead { handle: self.0.clone(), offset, left: len.unwrap_or(u64::MAX), part: None, again: true }
     }
 
     /// Read up to `len` bytes at `offset` into memory; fewer at the end of the file.
@@ -568,6 +570,8 @@ pub(crate) struct BulkRead {
     offset: u64,
     left: u64,
     part: Option<Part>,
+    /// It has not been silent since it last went on.
+    again: bool,
 }
 
 /// The answer to one request.
@@ -577,6 +581,15 @@ struct Part {
     /// How much of what was asked for has not come: at its end, the file's end is there.
     left: u64,
     finished: bool,
+    /// The agent was asked whether it still reads.
+    asked: bool,
+}
+
+enum Next {
+    Piece(Bytes),
+    End,
+    /// The agent does not read any more, and did not say why.
+    Stopped,
 }
 
 impl BulkRead {
@@ -588,13 +601,20 @@ impl BulkRead {
                 Some(part) => part,
                 none => none.insert(Part::begin(&self.handle, self.offset, self.left.min(READ)).await?),
             };
-            if let Some(piece) = part.next().await? {
-                self.offset += piece.len() as u64;
-                self.left = self.left.saturating_sub(piece.len() as u64);
-                return Ok(Some(piece));
-            }
-            if part.left > 0 {
-                self.left = 0;
+            match part.next().await? {
+                Next::Piece(piece) => {
+                    self.again = true;
+                    self.offset += piece.len() as u64;
+                    self.left = self.left.saturating_sub(piece.len() as u64);
+                    return Ok(Some(piece));
+                }
+                Next::End if part.left > 0 => self.left = 0,
+                Next::End => {}
+                // Once more: it may have come to its end, and only its last words were on their way for so long.
+                Next::Stopped if std::mem::take(&mut self.again) => {}
+                Next::Stopped => {
+                    return Err(Failure::file_errno(&self.handle.path, IO_ERROR, "read: the guest cannot read it"));
+                }
             }
             self.part = None;
         }
@@ -614,29 +634,45 @@ impl Part {
             Flow::open(handle, op, BulkOffer::filesystem_read(), BULK_FLOW_MASK_GUEST_TO_HOST).await?;
         let (record, credit) = (accepted.max_record_payload, accepted.guest_to_host_credit_limit);
         let state = BulkReceiveState::new(BulkKind::Filesystem, BulkFlow::GuestToHost, record, credit, READ);
-        Ok(Self { flow, state: state.map_err(|error| disordered(&error))?, left: len, finished: false })
+        Ok(Self { flow, state: state.map_err(|error| disordered(&error))?, left: len, finished: false, asked: false })
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    async fn next(&mut self) -> Result<Next, Failure> {
         loop {
-            match self.flow.frame().await? {
+            let Ok(frame) = tokio::time::timeout(SILENCE, self.flow.frame()).await else {
+                self.ask().await?;
+                continue;
+            };
+            match frame? {
                 AgentFrame::Bulk(record) => {
                     self.state.accept_record(&record).map_err(|error| disordered(&error))?;
                     let left = self.left.checked_sub(record.payload.len() as u64);
                     self.left = left.ok_or_else(|| unexpected("more than was asked for"))?;
-                    return Ok(Some(record.payload));
+                    return Ok(Next::Piece(record.payload));
                 }
                 AgentFrame::Control(message) if message.t == MessageType::BulkFinish => {
                     let finish: BulkFinish = payload(&message)?;
                     self.state.accept_finish(finish).map_err(|error| disordered(&error))?;
                     self.finished = true;
                 }
+                AgentFrame::Control(message) if message.t == MessageType::BulkCancel && self.asked => {
+                    return Ok(Next::Stopped);
+                }
                 AgentFrame::Control(message) => {
                     self.flow.end(&message)?;
-                    return if self.finished { Ok(None) } else { Err(unexpected("the end of a read")) };
+                    return if self.finished { Ok(Next::End) } else { Err(unexpected("the end of a read")) };
                 }
             }
         }
+    }
+
+    /// Of a read that fails the relay of runtime 0.7.2 keeps the agent's last word to itself. But the agent takes credit
+    /// only for a read that goes on, which has no need of it, and cancels any other aloud.
+    async fn ask(&mut self) -> Result<(), Failure> {
+        self.asked = true;
+        let (kind, flow) = (BulkKind::Filesystem, BulkFlow::GuestToHost);
+        let credit = BulkCredit { kind, flow, consumed_offset: 0, credit_limit: READ };
+        self.flow.send(MessageType::BulkCredit, &credit).await
     }
 }
 

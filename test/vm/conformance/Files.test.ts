@@ -130,6 +130,17 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       yield* fs.remove("/tmp/sparse")
     }))
 
+  it.effect("fails a read that its kernel fails, of which it is not told", () =>
+    Effect.gen(function*() {
+      const { fs } = yield* Sandbox.Sandbox
+      // Nothing is mapped at the start of any process.
+      const { cause, reason } = yield* Effect.flip(fs.readFile("/proc/self/mem"))
+      assert.strictEqual(reason._tag, "Unknown")
+      assert.deepInclude((cause as MicrosandboxError.MicrosandboxError).reason, { _tag: "FileFailed", errno: 5 })
+      assert.deepStrictEqual(yield* liveFiles, nothing)
+      assert.isFalse(yield* fs.exists("/nothing"))
+    }))
+
   it.effect("says what its user may, and not what its agent may", () =>
     Effect.gen(function*() {
       const { fs } = yield* Sandbox.Sandbox
