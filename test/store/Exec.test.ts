@@ -22,22 +22,26 @@ const signals = (told: ReadonlyArray<FakeRelay.Told>) =>
 
 const exited = (event: FakeRelay.Told) => event._tag === "Exited"
 
-layer(layerBackend, { timeout: "2 minutes", excludeTestServices: true })("a program's output", (it) => {
-  it.effect("is all there for a reader that comes late, and takes little memory until then", () =>
-    Effect.gen(function*() {
-      yield* FakeRelay.make("late")
-      const bytes = 256 * mebibyte
-      const growth = yield* readLate({
-        sandbox: "late",
-        bytes,
-        // Longer than the relay waits for a client that does not read.
-        seconds: 8,
-        command: ["pour", `${bytes}`],
-        sha256: sha256(bytes),
-        growth: 64
-      })
-      console.log(`256 MiB, growth: ${growth.toFixed(1)} MiB`)
-    }))
+layer(layerBackend, { timeout: "5 minutes", excludeTestServices: true })("a program's output", (it) => {
+  it.effect(
+    "is all there for a reader that comes late, and takes little memory until then",
+    () =>
+      Effect.gen(function*() {
+        yield* FakeRelay.make("late")
+        const bytes = 1024 * mebibyte
+        const growth = yield* readLate({
+          sandbox: "late",
+          bytes,
+          // Longer than the relay waits for a client that does not read.
+          seconds: 30,
+          command: ["pour", `${bytes}`],
+          sha256: sha256(bytes),
+          growth: 64
+        })
+        console.log(`1 GiB, growth: ${growth.toFixed(1)} MiB`)
+      }),
+    300_000
+  )
 
   it.effect("stops the program at the mark and lets it go on when half was read", () =>
     Effect.gen(function*() {
