@@ -103,6 +103,12 @@ const greeting = ({ answered, range }: Tee.Connection) => {
   return { ids: end - least, aligned: (least - 1) % share, id, said: said({ id, ...frame }) }
 }
 
+/** The end of the input of a program that is refused may be on its way by then, or not: that is up to the schedulers too. */
+const untilRefused = (asked: ReadonlyArray<Frame>, answered: ReadonlyArray<Frame>) =>
+  answered.some(({ type }) => type === "core.exec.failed")
+    ? asked.filter(({ type }) => type !== "core.exec.stdin")
+    : asked
+
 const observe = Effect.fn("observe")(function*(sandbox: Sandbox.Sandbox, script: Script) {
   const tee = yield* Tee.make(sandbox.name)
   const result = yield* script(sandbox)
@@ -112,7 +118,7 @@ const observe = Effect.fn("observe")(function*(sandbox: Sandbox.Sandbox, script:
     connections,
     // One connection for each program.
     programs: connections.map(({ answered, asked }) => ({
-      asked: conversation(asked),
+      asked: conversation(untilRefused(asked, answered)),
       answered: conversation(answered.slice(1)),
       // An answer bears the id of what was asked.
       strangers: answered.slice(1).filter(({ id }) => !asked.some((frame) => frame.id === id)).length
