@@ -118,6 +118,7 @@ export type {
    */
   SweepReport
 } from "./internal/sweep.ts"
+import type { WriteAtomic } from "./internal/writeAtomic.ts"
 
 /**
  * What becomes of a sandbox when its scope closes.
@@ -249,6 +250,14 @@ export interface Sandbox {
    * program for them.
    */
   readonly fs: FileSystem.FileSystem
+  /**
+   * Writes a file of the guest so that whoever reads it finds the old content or the new one, whole, also after a failure or an
+   * interruption: it writes another beside it, which takes its place at the end. A stream is written as it comes.
+   *
+   * A file that is there keeps its owner, and its mode unless `mode` says another; a link goes on leading where it led.
+   * `sync` has the guest write the content to its disk before, for which it needs the program `sync`. Default: false.
+   */
+  readonly writeAtomic: WriteAtomic
   /** The guest's paths, relative to the sandbox's working directory, as Effect's `Path`. */
   readonly path: Path.Path
   /**

@@ -88,6 +88,31 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
       }
     }))
 
+  it.effect("keeps a file whole while another takes its place, and when none does", () =>
+    Effect.gen(function*() {
+      const { exec, fs, writeAtomic } = yield* Sandbox.Sandbox
+      yield* exec("sh", [
+        "-c",
+        "mkdir atomic; cd atomic; echo old > file; chown 7:8 file; chmod 640 file; ln -s file link"
+      ])
+      yield* writeAtomic("atomic/link", "new", { sync: true })
+      assert.strictEqual((yield* exec("stat", ["-c", "%u:%g %a", "atomic/file"])).stdout, "7:8 640\n")
+      assert.strictEqual(yield* fs.readFileString("atomic/file"), "new")
+      assert.strictEqual(yield* fs.readLink("atomic/link"), "file")
+      const piece = new Uint8Array(1 << 20).fill(7)
+      yield* writeAtomic("atomic/made", Stream.make(piece, piece), { mode: 0o600 })
+      assert.deepStrictEqual(yield* fs.readFile("atomic/made"), new Uint8Array(2 << 20).fill(7))
+      assert.strictEqual((yield* fs.stat("atomic/made")).mode & 0o777, 0o600)
+      const started = yield* Deferred.make<void>()
+      const endless = Stream.fromEffectRepeat(Effect.as(Deferred.succeed(started, undefined), piece))
+      const fiber = yield* Effect.forkChild(writeAtomic("atomic/file", endless))
+      yield* Deferred.await(started)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(yield* fs.readFileString("atomic/file"), "new")
+      assert.deepStrictEqual((yield* fs.readDirectory("atomic")).sort(), ["file", "link", "made"])
+      assert.deepStrictEqual(yield* liveFiles, nothing)
+    }))
+
   it.effect("gives a reader what it asks for and nothing more", () =>
     Effect.gen(function*() {
       const { fs } = yield* Sandbox.Sandbox

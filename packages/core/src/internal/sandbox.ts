@@ -26,6 +26,7 @@ import { makeSpawner } from "./spawner.ts"
 import { transfer } from "./transfer.ts"
 import { tunnel } from "./tunnel.ts"
 import { wait } from "./wait.ts"
+import { makeWriteAtomic } from "./writeAtomic.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Sandbox"
 export type TypeId = typeof TypeId
@@ -68,6 +69,7 @@ const makeSandbox = (
     spawn,
     spawner: makeSpawner({ exec: run, spawn, fs, path, scope }),
     fs,
+    writeAtomic: makeWriteAtomic(fs, path, attributes),
     path,
     ...attach(target),
     ...tunnel(target),
