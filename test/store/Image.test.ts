@@ -360,7 +360,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
       }).pipe(Effect.scoped))
 
     it.effect("whose bytes are not what they should be is refused, and can be pulled when they are", () =>
-      Effect.gen(function*() {
+      inNewHome(Effect.gen(function*() {
         const { host, push } = yield* Registry.Registry
         yield* push("false", yield* rootDirectory)
         const { config, layers } = yield* manifestOf("false")
@@ -383,7 +383,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         }
         wrong = undefined
         yield* Image.pull(reference, insecure)
-      }).pipe(Effect.scoped))
+      })))
 
     it.effect("that the disk has no room for says so", () =>
       inNewHome(Effect.gen(function*() {
@@ -472,8 +472,21 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         assert.isAbove(Number(report.reclaimed), MiB)
         assert.deepStrictEqual(yield* references, [used.reference])
         assert.lengthOf(yield* cached("layers"), 1)
+        // Forced, its name goes. What the sandbox is made of does not.
         yield* Image.remove(used.reference, { force: true })
-        assert.deepStrictEqual(yield* references, [])
+        const pinned = used.reference.replace(":latest", `@${used.digest}`)
+        assert.deepStrictEqual(yield* references, [pinned])
+        assert.deepStrictEqual([yield* cached("layers"), yield* cached("fsmeta")].map(({ length }) => length), [1, 1])
+        assert.strictEqual(yield* tagOf(Image.remove(pinned, { force: true })), "ImageInUse")
+        assert.strictEqual((yield* Image.prune).references, 0)
+        assert.strictEqual((yield* Image.pull(pinned, { pullPolicy: "never" })).digest, used.digest)
+        // With two names one can go at any time.
+        yield* Image.pull(used.reference)
+        yield* Image.remove(used.reference, { force: true })
+        assert.deepStrictEqual(yield* references, [pinned])
+        yield* Store.removeRow("user")
+        assert.deepInclude({ ...yield* Image.prune }, { references: 1, manifests: 1, layers: 1, fsmeta: 1, vmdk: 1 })
+        assert.deepStrictEqual([yield* references, yield* cached("layers"), yield* cached("manifests")], [[], [], []])
         assert.deepStrictEqual({ ...yield* Image.prune }, {
           references: 0,
           manifests: 0,

@@ -37,9 +37,15 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
           assert.deepStrictEqual(stdout.trim().split("\n"), ["/etc", "blue", String(1 << 20)])
           const { reason } = yield* Effect.flip(Image.remove("loaded:1"))
           assert.strictEqual(reason._tag, "ImageInUse")
+          // Its names go, and not what it is made of.
+          yield* Image.remove(image, { force: true })
+          yield* Image.remove("loaded:1", { force: true })
           assert.strictEqual((yield* Image.prune).references, 0)
+          yield* sandbox.restart()
+          assert.strictEqual((yield* sandbox.shell("echo $COLOUR")).stdout, "blue\n")
         }))
-        assert.strictEqual((yield* Image.prune).references, 2)
+        assert.strictEqual((yield* Image.prune).references, 1)
+        assert.deepStrictEqual(yield* Image.list, [])
       }))
   }
 )

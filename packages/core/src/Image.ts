@@ -332,7 +332,10 @@ export const inspect = Effect.fn("Image.inspect")(function*(
  * @since 0.1.0
  */
 export interface RemoveOptions {
-  /** Also when sandboxes are made of it: they cannot be started again. Default: false. */
+  /**
+   * Also when sandboxes are made of it: its name goes, and what they need stays under its digest (`…@sha256:…`), until
+   * {@link prune} finds that nobody needs it any more. Default: false.
+   */
   readonly force?: boolean | undefined
 }
 
@@ -345,7 +348,7 @@ const decodeRemove = decodeOptions(internal.Remove, removeSubject)
  * **Details**
  *
  * Once begun it is not interrupted: catalogue and files belong together. Reasons: `ImageNotFound`, and `ImageInUse` when a
- * sandbox is made of it. The flat root of an image (`rootDisk: { flat: true }`) stays in the cache: the engine (0.7.2) does
+ * sandbox is made of it: not forced, or forced when it has no name but its digest. The flat root of an image (`rootDisk: { flat: true }`) stays in the cache: the engine (0.7.2) does
  * not remove these.
  *
  * @stability unstable

@@ -242,7 +242,7 @@ impl<'a> Target<'a> {
 
     /// The engine removes what belongs to an image in its catalogue: there it gets a name of its own for that.
     async fn forget(&self, now: CachedImageMetadata, before: Option<CachedImageMetadata>) -> MicrosandboxResult<()> {
-        let pinned = format!("{}/{}@{}", self.reference.registry(), self.reference.repository(), now.manifest_digest);
+        let pinned = self.pinned(&now);
         if Image::get_local(self.local, &pinned).await.is_err() {
             Image::persist(self.local, &pinned, now).await?;
             Image::remove_local(self.local, &pinned, false).await?;
@@ -252,6 +252,52 @@ impl<'a> Target<'a> {
             None => self.cache.delete_image_metadata_async(&self.reference).await?,
         }
         Ok(())
+    }
+
+    /// The name that an image has for good.
+    fn pinned(&self, metadata: &CachedImageMetadata) -> String {
+        format!("{}/{}@{}", self.reference.registry(), self.reference.repository(), metadata.manifest_digest)
+    }
+
+    /// Have the catalogue know what a name means by its digest too.
+    async fn pin(&self) -> Result<bool, Failure> {
+        let image = Image::get_local(self.local, &self.name).await?;
+        let others = Image::list_local(self.local).await?;
+        if others
+            .iter()
+            .any(|other| other.reference() != image.reference() && other.manifest_digest() == image.manifest_digest())
+        {
+            return Ok(true);
+        }
+        let metadata = self.cached().await?;
+        let Some(metadata) = metadata.filter(|found| Some(found.manifest_digest.as_str()) == image.manifest_digest())
+        else {
+            return Ok(false);
+        };
+        let pinned = self.pinned(&metadata);
+        if pinned == self.name {
+            return Ok(false);
+        }
+        let reference = parse(&pinned, "reference")?;
+        let written = self.cache.write_image_metadata_async(&reference, &metadata).await;
+        written.map_err(MicrosandboxError::from)?;
+        Image::persist(self.local, &pinned, metadata).await?;
+        Ok(true)
+    }
+}
+
+/// The catalogue lets nothing go that a sandbox is made of, and the engine's own force fails on that: here what is needed
+/// keeps the name of its digest.
+async fn remove(local: &LocalBackend, reference: &str, force: bool) -> Result<(), Failure> {
+    match Image::remove_local(local, reference, false).await {
+        Err(in_use @ MicrosandboxError::ImageInUse(_)) => {
+            if force && Target::new(local, reference.to_owned())?.pin().await? {
+                Ok(Image::remove_local(local, reference, true).await?)
+            } else {
+                Err(in_use.into())
+            }
+        }
+        removed => Ok(removed?),
     }
 }
 
@@ -307,7 +353,8 @@ impl Backend {
             .await)
     }
 
-    /// Remove an image, and what no other has. It is not cancelled between the catalogue and the files.
+    /// Remove an image, and what no other has; forced, at least its name. It is not cancelled between the catalogue and the
+    /// files.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn remove_image(&self, reference: String, force: bool, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
@@ -315,7 +362,7 @@ impl Backend {
             .run(token, |value, _| async move {
                 let local = local(&value, Operation::ImageRemove)?;
                 parse(&reference, "reference")?;
-                Ok(Box::pin(Image::remove_local(local, &reference, force)).await?)
+                Ok(Box::pin(remove(local, &reference, force)).await?)
             })
             .await)
     }
