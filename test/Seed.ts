@@ -29,6 +29,7 @@ const metrics = file("vm/Metrics")
 const progress = file("vm/Progress")
 const files = file("vm/conformance/Files")
 const pull = file("store/Pull")
+const image = file("store/Image")
 const written = file("store/Logs")
 
 const attached = file("vm/Attach")("is let go of within bounds when it is interrupted, and its program too")
@@ -62,6 +63,9 @@ const paced = files("gives a reader what it asks for and nothing more")
 /** The suite of a file system, which runs on Node's files and on a guest's. */
 const conforms = (name: string): Test => ({ file: "test/conformance/FileSystem.ts", name })
 const described = conforms("says what a file is")
+const imaged = image("is pulled, listed, looked up, inspected and removed")
+const pruned = image("that a sandbox is made of stays, unless it is forced away, and prune takes what nobody needs")
+const archived = image("goes through an archive of either format, with others, and gets more names")
 const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
@@ -204,6 +208,39 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   PullSession: {
     "#each": row("Sandbox.makeStream", booted),
     "#sandbox": row("Sandbox.fromStream", booted)
+  },
+  Image: {
+    ".list": row("Image.list", imaged),
+    ".get": row("Image.get", imaged),
+    ".inspect": row("Image.inspect", imaged),
+    ".remove": row("Image.remove", pruned),
+    ".prune": row("Image.prune", pruned),
+    ".load": row("Image.load", archived),
+    ".save": row("Image.save", archived)
+  },
+  ImageInfo: {
+    "#reference": row("Image.Info.reference", imaged),
+    "#size_bytes": row("Image.Info.size", imaged),
+    "#manifest_digest": row("Image.Info.digest", imaged),
+    "#architecture": row("Image.Info.architecture", imaged),
+    "#os": row("Image.Info.os", imaged),
+    "#layer_count": row("Image.Info.layerCount", imaged),
+    "#created_at": row("Image.Info.createdAt", imaged),
+    "#last_used_at": row("Image.Info.lastUsedAt", imaged)
+  },
+  ImageDetail: {
+    "#handle": row("Image.Detail.image", imaged),
+    "#config": row("Image.Detail.config", imaged),
+    "#layers": row("Image.Detail.layers", imaged),
+    "#reference": row("Image.Info.reference", imaged)
+  },
+  ImagePruneReport: {
+    "#image_refs_removed": row("Image.PruneReport.references", pruned),
+    "#manifests_removed": row("Image.PruneReport.manifests", pruned),
+    "#layers_removed": row("Image.PruneReport.layers", pruned),
+    "#fsmeta_removed": row("Image.PruneReport.fsmeta", pruned),
+    "#vmdk_removed": row("Image.PruneReport.vmdk", pruned),
+    "#bytes_reclaimed": row("Image.PruneReport.reclaimed", pruned)
   },
   // Effect's `FileSystem` takes the place of these classes: its members are not this package's to name.
   FS: {

@@ -26,7 +26,10 @@ is_wanted() { [[ $wanted == *" $1 "* ]]; }
 find_missing() {
   missing=()
   if is_wanted rootfs || is_wanted host; then have_static_busybox || missing+=(busybox-static); fi
-  if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
+  if is_wanted registry; then
+    have docker-registry || missing+=(docker-registry)
+    have openssl || missing+=(openssl)
+  fi
   if is_wanted watch; then have inotifywait || missing+=(inotify-tools); fi
   is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)

@@ -98,19 +98,19 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         yield* registry.push("kept", yield* rootDirectory, { ballast: "1 MiB" })
         const gate = yield* Gate.make(registry.host, Infinity)
         const reference = `${gate.host}/kept:latest`
-        yield* pull({ reference, insecure: true })
+        yield* pull({ reference, registry: { insecure: true } })
         assert.isAbove(yield* gate.passed, MiB)
         assert.deepStrictEqual(tags(yield* pull({ reference })), cached)
         assert.deepStrictEqual(tags(yield* pull({ reference, pullPolicy: "never" })), cached)
         assert.strictEqual(yield* gate.passed, 0)
-        const always = yield* pull({ reference, pullPolicy: "always", insecure: true })
+        const always = yield* pull({ reference, pullPolicy: "always", registry: { insecure: true } })
         assert.deepStrictEqual(tags(always), [...cached, "BootStage"])
         const asked = yield* gate.passed
         assert.isAbove(asked, 0)
         // The manifest and the image's configuration, and no layer.
         assert.isBelow(asked, 10_000)
         // The layers are there; the flat root is made of them.
-        assert.include(tags(yield* pull({ reference, flat: true, insecure: true })), "BootStage")
+        assert.include(tags(yield* pull({ reference, flat: true, registry: { insecure: true } })), "BootStage")
         assert.deepStrictEqual(tags(yield* pull({ reference, flat: true })), cached)
       }))
 

@@ -128,7 +128,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         )
         Spans.check(spans)
         assert.isTrue(Exit.isFailure(exit))
-        if (Exit.isFailure(exit)) assert.include(JSON.stringify(exit), "ImageRegistry")
+        if (Exit.isFailure(exit)) assert.include(JSON.stringify(exit), "ImageUnauthorized")
         assert.notInclude(Spans.text(spans), secret)
         assert.notInclude(JSON.stringify(exit), secret)
       }).pipe(Effect.provide(Registry.layerWithLogin)))

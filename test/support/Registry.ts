@@ -8,7 +8,7 @@
  *
  *     layerBackend.pipe(Layer.provideMerge(Registry.layer))
  */
-import { NodeServices } from "@effect/platform-node"
+import { NodeHttpClient, NodeServices } from "@effect/platform-node"
 import { ByteSize, Context, Deferred, Effect, FileSystem, Layer, Path, type PlatformError, Stream } from "effect"
 import {
   FetchHttpClient,
@@ -25,12 +25,17 @@ import * as zlib from "node:zlib"
 
 /** What an image says of the program that it is for, and how large it is. */
 export interface ImageOptions {
+  /** Default: `"latest"`. */
+  readonly tag?: string
+  /** Default: this machine's, in the words of images: `amd64`. */
+  readonly architecture?: string
   /** Default: `["/bin/sh"]`. */
   readonly cmd?: ReadonlyArray<string>
   readonly entrypoint?: ReadonlyArray<string>
   readonly env?: ReadonlyArray<string>
   readonly workdir?: string
   readonly user?: string
+  readonly labels?: Readonly<Record<string, string>>
   /** A second layer with a file `/ballast` of so many random bytes, for a pull that takes its time. */
   readonly ballast?: ByteSize.Input
 }
@@ -40,13 +45,22 @@ type Failure = HttpClientError.HttpClientError | PlatformError.PlatformError
 export class Registry extends Context.Service<Registry, {
   /** `127.0.0.1:<port>`. */
   readonly host: string
+  /** The certificate of who vouches for it, in PEM; none when it speaks plain HTTP. */
+  readonly caCerts: string | undefined
   /** Makes an image of a root directory and pushes it. Answers with its reference, `127.0.0.1:<port>/<name>:latest`. */
   readonly push: (name: string, rootDirectory: string, options?: ImageOptions) => Effect.Effect<string, Failure>
+  /** Pushes a tag that leads to images that were pushed with other tags, by architecture. Answers with its reference. */
+  readonly pushIndex: (
+    name: string,
+    tag: string,
+    tags: Readonly<Record<string, string>>
+  ) => Effect.Effect<string, Failure>
   /** Asks the registry for something of a repository, such as `manifests/latest`. */
   readonly get: (name: string, path: string) => Effect.Effect<HttpClientResponse.HttpClientResponse, Failure>
 }>()("test/support/Registry") {}
 
 const media = {
+  index: "application/vnd.oci.image.index.v1+json",
   manifest: "application/vnd.oci.image.manifest.v1+json",
   config: "application/vnd.oci.image.config.v1+json",
   layer: "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -58,12 +72,44 @@ const sha256 = (bytes: Uint8Array) => `sha256:${crypto.createHash("sha256").upda
 export const login = { username: "tester", password: "open sesame" }
 const passwords = `${login.username}:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n`
 
+/** This machine's processor in the words of images. */
+export const architecture = process.arch === "x64" ? "amd64" : process.arch
+
+/** Who may use a registry, and who vouches for it. */
+interface Options {
+  readonly withLogin?: boolean
+  readonly withTls?: boolean
+}
+
+/** Makes a certificate for loopback in a directory, and the one of who signed it. */
+const makeCertificate = Effect.fn("makeCertificate")(function*(directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const spawner = yield* ChildProcessSpawner
+  const [ca, caKey, certificate, key] = ["ca.pem", "ca.key", "certificate.pem", "certificate.key"].map((name) =>
+    path.join(directory, name)
+  ) as [string, string, string, string]
+  const openssl = Effect.fn("openssl")(function*(...args: ReadonlyArray<string>) {
+    const common = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    const exitCode = yield* spawner.exitCode(
+      ChildProcess.make("openssl", [...common, ...args], { stdout: "ignore", stderr: "ignore" })
+    )
+    if (exitCode !== 0) return yield* Effect.die(new Error(`openssl ${args.join(" ")} failed`))
+  })
+  yield* openssl("-subj", "/CN=tests", "-keyout", caKey, "-out", ca)
+  const name = ["-subj", "/CN=loopback", "-addext", "subjectAltName=IP:127.0.0.1"]
+  const leaf = ["-addext", "basicConstraints=critical,CA:FALSE"]
+  yield* openssl(...name, ...leaf, "-CA", ca, "-CAkey", caKey, "-keyout", key, "-out", certificate)
+  return { caCerts: yield* fs.readFileString(ca), tls: { certificate, key } }
+})
+
 /** Serves an empty directory, on a port that the system chooses, and answers with `<host>:<port>`. The scope ends it. */
-const serve = Effect.fn("serve")(function*(withLogin: boolean) {
+const serve = Effect.fn("serve")(function*({ withLogin, withTls }: Options) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const spawner = yield* ChildProcessSpawner
   const directory = yield* fs.makeTempDirectoryScoped({ prefix: "registry-" })
+  const { caCerts, tls } = withTls ? yield* makeCertificate(directory) : {}
   const config = path.join(directory, "config.yml")
   const passwordFile = path.join(directory, "htpasswd")
   yield* fs.writeFileString(passwordFile, passwords)
@@ -74,7 +120,7 @@ const serve = Effect.fn("serve")(function*(withLogin: boolean) {
       version: 0.1,
       log: { level: "info", accesslog: { disabled: true } },
       storage: { filesystem: { rootdirectory: path.join(directory, "storage") } },
-      http: { addr: "127.0.0.1:0" },
+      http: { addr: "127.0.0.1:0", tls },
       auth: withLogin ? { htpasswd: { realm: "tests", path: passwordFile } } : undefined
     })
   )
@@ -97,7 +143,7 @@ const serve = Effect.fn("serve")(function*(withLogin: boolean) {
     ),
     Effect.forkScoped
   )
-  return yield* Deferred.await(listening)
+  return { host: yield* Deferred.await(listening), caCerts }
 })
 
 /** Has the engine speak plain HTTP with a host, in backends that are opened before the scope closes. */
@@ -128,19 +174,21 @@ const tar = Effect.fn("tar")(function*(directory: string) {
   return yield* Stream.mkUint8Array(program.stdout)
 }, Effect.scoped)
 
-const makeRegistry = Effect.fn("makeRegistry")(function*(withLogin: boolean) {
-  const host = yield* serve(withLogin)
-  yield* allowPlainHttp(host)
+const makeRegistry = Effect.fn("makeRegistry")(function*(options: Options) {
+  const { caCerts, host } = yield* serve(options)
+  if (caCerts === undefined) yield* allowPlainHttp(host)
+  const origin = `${caCerts === undefined ? "http" : "https"}://${host}`
   const context = yield* Effect.context<FileSystem.FileSystem | Path.Path | ChildProcessSpawner>()
-  const client = (yield* HttpClient.HttpClient).pipe(
+  const clients = caCerts === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ ca: caCerts })
+  const client = Context.get(yield* Layer.build(clients), HttpClient.HttpClient).pipe(
     HttpClient.mapRequest(HttpClientRequest.basicAuth(login.username, login.password)),
     HttpClient.filterStatusOk
   )
 
   const pushBlob = Effect.fn("pushBlob")(function*(name: string, bytes: Uint8Array, mediaType: string) {
     const digest = sha256(bytes)
-    const upload = yield* client.post(`http://${host}/v2/${name}/blobs/uploads/`)
-    const location = new URL(upload.headers.location ?? "", `http://${host}`)
+    const upload = yield* client.post(`${origin}/v2/${name}/blobs/uploads/`)
+    const location = new URL(upload.headers.location ?? "", origin)
     location.searchParams.set("digest", digest)
     yield* client.put(location, { body: HttpBody.uint8Array(bytes, "application/octet-stream") })
     return { mediaType, digest, size: bytes.length }
@@ -155,17 +203,30 @@ const makeRegistry = Effect.fn("makeRegistry")(function*(withLogin: boolean) {
     return directory
   })
 
+  const pushManifest = Effect.fn("pushManifest")(function*(
+    name: string,
+    tag: string,
+    manifest: { readonly mediaType: string; readonly [field: string]: unknown }
+  ) {
+    yield* client.put(`${origin}/v2/${name}/manifests/${tag}`, {
+      body: HttpBody.text(JSON.stringify(manifest), manifest.mediaType)
+    })
+    return `${host}/${name}:${tag}`
+  })
+
   return Registry.of({
     host,
+    caCerts,
     push: Effect.fn("Registry.push")(
       function*(name, rootDirectory, options = {}) {
-        const { ballast, cmd = ["/bin/sh"], entrypoint, env = ["PATH=/bin:/sbin"], user, workdir } = options
+        const { ballast, cmd = ["/bin/sh"], entrypoint, env = ["PATH=/bin:/sbin"], labels, user, workdir } = options
+        const { tag = "latest" } = options
         const directories = [rootDirectory, ...(ballast === undefined ? [] : [yield* ballastDirectory(ballast)])]
         const layers = yield* Effect.forEach(directories, (directory) => tar(directory))
         const config = {
-          architecture: process.arch === "x64" ? "amd64" : process.arch,
+          architecture: options.architecture ?? architecture,
           os: "linux",
-          config: { Cmd: cmd, Entrypoint: entrypoint, Env: env, User: user, WorkingDir: workdir },
+          config: { Cmd: cmd, Entrypoint: entrypoint, Env: env, Labels: labels, User: user, WorkingDir: workdir },
           rootfs: { type: "layers", diff_ids: layers.map(sha256) }
         }
         const manifest = {
@@ -177,28 +238,38 @@ const makeRegistry = Effect.fn("makeRegistry")(function*(withLogin: boolean) {
             (layer) => pushBlob(name, zlib.gzipSync(layer, { level: 1 }), media.layer)
           )
         }
-        yield* client.put(`http://${host}/v2/${name}/manifests/latest`, {
-          body: HttpBody.text(JSON.stringify(manifest), media.manifest)
-        })
-        return `${host}/${name}:latest`
+        return yield* pushManifest(name, tag, manifest)
       },
       Effect.scoped,
       Effect.provide(context)
     ),
+    pushIndex: Effect.fn("Registry.pushIndex")(function*(name, tag, tags) {
+      const manifests = yield* Effect.forEach(Object.entries(tags), ([architecture, tag]) =>
+        Effect.gen(function*() {
+          const found = yield* client.get(`${origin}/v2/${name}/manifests/${tag}`, { accept: media.manifest })
+          const bytes = Buffer.from(yield* found.arrayBuffer)
+          const platform = { os: "linux", architecture }
+          return { mediaType: media.manifest, digest: sha256(bytes), size: bytes.length, platform }
+        }))
+      return yield* pushManifest(name, tag, { schemaVersion: 2, mediaType: media.index, manifests })
+    }),
     get: Effect.fn("Registry.get")(function*(name, path) {
-      return yield* client.get(`http://${host}/v2/${name}/${path}`, { accept: media.manifest })
+      return yield* client.get(`${origin}/v2/${name}/${path}`, { accept: media.manifest })
     })
   })
 })
 
-const make = (withLogin: boolean): Layer.Layer<Registry> =>
-  Layer.effect(Registry, makeRegistry(withLogin)).pipe(
-    Layer.provide([FetchHttpClient.layer, NodeServices.layer]),
-    Layer.orDie
-  )
+const make = (options: Options): Layer.Layer<Registry> =>
+  Layer.effect(Registry, makeRegistry(options)).pipe(Layer.provide(NodeServices.layer), Layer.orDie)
 
 /** A registry, empty at first; gone with the scope. */
-export const layer = make(false)
+export const layer = make({})
 
 /** The same, for who knows the {@link login}. `push` and `get` do. */
-export const layerWithLogin = make(true)
+export const layerWithLogin = make({ withLogin: true })
+
+/** With TLS, under a certificate that nobody knows who has not got `caCerts`. */
+export const layerWithTls = make({ withTls: true })
+
+/** With both. */
+export const layerWithTlsAndLogin = make({ withLogin: true, withTls: true })

@@ -24,6 +24,15 @@ const execute = Effect.fn("execute")(function*(sql: string, ...values: ReadonlyA
   if (exitCode !== 0) return yield* Effect.die(new Error(`the statement failed: ${sql}`))
 })
 
+/** Has a sandbox that has a row be made of an image that is in the catalogue. */
+export const setImage = (name: string, reference: string) =>
+  execute(
+    `INSERT INTO sandbox_rootfs (sandbox_id, manifest_id, mode)
+     SELECT sandbox.id, image_ref.manifest_id, 'erofs' FROM sandbox, image_ref WHERE name = ? AND reference = ?`,
+    name,
+    reference
+  )
+
 /** The engine takes a row without a run for what the row says: `Running` stays `Running`. */
 export const setStatus = (name: string, status: "Running" | "Stopped") =>
   execute("UPDATE sandbox SET status = ? WHERE name = ?", status, name)

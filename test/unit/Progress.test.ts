@@ -70,16 +70,16 @@ const boot: ReadonlyArray<Step> = [
   [{ _tag: "StitchWritingFsmeta" }, "stitching", "joining 2 layers  1 s"],
   [{ _tag: "StitchWritingVmdk" }, "stitching", "joining 2 layers  2 s"],
   [{ _tag: "StitchComplete" }, "stitching", "joining 2 layers  3 s"],
-  [{ _tag: "PullComplete", reference: "alpine:3.22", layerCount: 2 }, "booting", "booting"],
+  [{ _tag: "PullComplete", reference: "alpine:3.22", layerCount: 2 }, "stitching", "joining 2 layers  4 s"],
   [
     { _tag: "BootStage", stage: "pull", startedMs: 0, durationMs: 15_000, outcome: "success" },
-    "booting",
-    "booting  1 s"
+    "stitching",
+    "joining 2 layers  5 s"
   ],
   [
     { _tag: "BootStage", stage: "agent_ready", startedMs: 15_000, durationMs: 2000, outcome: "success" },
     "booting",
-    "booting  2 s"
+    "booting"
   ],
   [{ _tag: "Ready" }, "ready", "ready"]
 ]

@@ -52,7 +52,11 @@ describe("the seed", () => {
       "MetricsStream",
       "LogEntry",
       "LogStream",
-      "PullSession"
+      "PullSession",
+      "Image",
+      "ImageInfo",
+      "ImageDetail",
+      "ImagePruneReport"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!]?$/)

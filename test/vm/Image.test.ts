@@ -1,9 +1,9 @@
 /** Sandboxes of images that are pulled from a registry. */
-import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { Backend, Image, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as Registry from "../support/Registry.ts"
-import { idle, isFree, layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { idle, isFree, layerBackend, rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
 
 layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minutes", excludeTestServices: true })(
   "an image",
@@ -26,6 +26,26 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         yield* Effect.scoped(Sandbox.make({ name: "cached", image, pullPolicy: "never" }))
         const { native } = yield* Backend.Backend
         assert.deepStrictEqual(yield* native.live, idle)
+        // Nor does one that came in an archive.
+        const archive = `${yield* temporaryDirectory}/archive.tar`
+        yield* Image.save([image], archive)
+        yield* Image.remove(image)
+        yield* Image.load(archive, { tags: ["loaded:1"] })
+        yield* Effect.scoped(Effect.gen(function*() {
+          const sandbox = yield* Sandbox.make({ name: "loaded", image: "loaded:1", pullPolicy: "never" })
+          const { stdout } = yield* sandbox.shell("pwd; echo $COLOUR; wc -c < /ballast")
+          assert.deepStrictEqual(stdout.trim().split("\n"), ["/etc", "blue", String(1 << 20)])
+          const { reason } = yield* Effect.flip(Image.remove("loaded:1"))
+          assert.strictEqual(reason._tag, "ImageInUse")
+          // Its names go, and not what it is made of.
+          yield* Image.remove(image, { force: true })
+          yield* Image.remove("loaded:1", { force: true })
+          assert.strictEqual((yield* Image.prune).references, 0)
+          yield* sandbox.restart()
+          assert.strictEqual((yield* sandbox.shell("echo $COLOUR")).stdout, "blue\n")
+        }))
+        assert.strictEqual((yield* Image.prune).references, 1)
+        assert.deepStrictEqual(yield* Image.list, [])
       }))
   }
 )

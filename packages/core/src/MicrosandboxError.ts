@@ -702,6 +702,66 @@ export class ImageCertificateInvalid
   extends Schema.TaggedError<ImageCertificateInvalid>()("ImageCertificateInvalid", text)
 {}
 
+/**
+ * The registry wants to know who asks, or does not let them. Some registries answer so too for what does not exist.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ImageUnauthorized extends Schema.TaggedError<ImageUnauthorized>()("ImageUnauthorized", {
+  ...text,
+  reference: Schema.String
+}) {}
+
+/**
+ * The registry was asked too often.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ImageRateLimited extends Schema.TaggedError<ImageRateLimited>()("ImageRateLimited", {
+  ...text,
+  reference: Schema.String
+}) {}
+
+/**
+ * No TLS connection with the registry: its certificate is not trusted, or it speaks plain HTTP.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ImageTls extends Schema.TaggedError<ImageTls>()("ImageTls", {
+  ...text,
+  reference: Schema.String
+}) {}
+
+/**
+ * An archive of images is not one, is cut off, or does not hold together.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ImageArchiveInvalid extends Schema.TaggedError<ImageArchiveInvalid>()("ImageArchiveInvalid", {
+  ...text,
+  path: Schema.String
+}) {}
+
+/**
+ * No space is left on the host for an image. `path` is the file that was written, where it is known.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
+  ...text,
+  path: Schema.optionalKey(Schema.String)
+}) {}
+
 // -----------------------------------------------------------------------------
 // What the engine says only in words; told apart once, in packages/native/rust/failure.rs
 // -----------------------------------------------------------------------------
@@ -1134,6 +1194,11 @@ export const Reason = Schema.Union([
   ImageCache,
   ImageNotCached,
   ImageCertificateInvalid,
+  ImageUnauthorized,
+  ImageRateLimited,
+  ImageTls,
+  ImageArchiveInvalid,
+  DiskFull,
   RuntimeVersionMismatch,
   KillTimeout,
   AgentReadyTimeout,

@@ -1,7 +1,7 @@
 /**
  * What a boot is doing: the pull of its image by layer and byte, then its stages.
  *
- * `Sandbox.makeStream` gives the events; {@link render} draws them. {@link reduce} and {@link format} are what it draws
+ * `Sandbox.makeStream` gives the events, and `Image.pullStream` those of a pull; {@link render} draws them. {@link reduce} and {@link format} are what it draws
  * with, for a user interface of one's own.
  *
  * @stability unstable
@@ -172,7 +172,7 @@ const newLayer: Layer = { downloaded: 0, unpacked: 0, size: undefined, isDownloa
 
 /**
  * Takes one event in; `now` is the time in milliseconds. What it does not know (`Ready` aside) it leaves alone, so that the
- * elements of `Sandbox.makeStream` can be given to it as they are.
+ * elements of `Sandbox.makeStream` and `Image.pullStream` can be given to it as they are.
  *
  * @stability unstable
  * @category folding
@@ -230,7 +230,8 @@ export const reduce = (state: State, event: Event | { readonly _tag: "Ready" }, 
     case "StitchComplete":
       return enter("stitching")
     case "PullComplete":
-      return enter("booting")
+      // A boot may follow, or not.
+      return enter(state.phase)
     case "BootStage":
       return enter(event.stage === "pull" ? state.phase : "booting", { stages: [...state.stages, event] })
     case "Ready":

@@ -311,7 +311,10 @@ export type Rlimits = { readonly [Resource in RlimitResource]?: Rlimit | undefin
  * @since 0.1.0
  */
 export interface Registry {
-  /** Default: what the backend is configured with, or nobody. */
+  /**
+   * Default: what the backend's own configuration has for the registry (`registries.hosts` in its `config.json`), what Docker
+   * has (`auths` and credential helpers in the `config.json` of `DOCKER_CONFIG` or `~/.docker`), or nobody.
+   */
   readonly auth?: { readonly username: string; readonly password: Redacted.Redacted<string> } | undefined
   /** Plain HTTP. Default: false. */
   readonly insecure?: boolean | undefined
@@ -561,7 +564,14 @@ const Rlimits = Schema.Struct({
 
 const Command = Text.check(checks.initCommand)
 
-const Registry = Schema.Struct({
+/**
+ * The schema of {@link Registry}. It checks, and changes nothing.
+ *
+ * @stability unstable
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Registry = Schema.Struct({
   auth: Schema.optional(Schema.Struct({ username: NonEmpty, password: Schema.Redacted(Schema.String) })),
   insecure: Schema.optional(Schema.Boolean),
   caCerts: Schema.optional(Schema.Union([Schema.String, Schema.Uint8Array]).check(checks.pem))

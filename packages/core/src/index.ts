@@ -38,6 +38,14 @@ export * as Branch from "./Branch.ts"
 export * as Exec from "./Exec.ts"
 
 /**
+ * Images: pulling, listing and removing them, and archives of them.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Image from "./Image.ts"
+
+/**
  * What was written in sandboxes.
  *
  * @stability unstable

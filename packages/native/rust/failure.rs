@@ -3,15 +3,16 @@
 //! One variant for each variant of the crate's `MicrosandboxError`, with its fields, and a few that
 //! the crate leaves to text. That text is read here, once, and nowhere else.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use microsandbox::{MicrosandboxError, UnsupportedReason};
 use microsandbox_agent_client::AgentClientError;
-use microsandbox_image::ImageError;
+use microsandbox_image::{ImageError, Platform};
 use napi_derive::napi;
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
 use crate::outcome::Stop;
 
@@ -260,6 +261,27 @@ pub enum Failure {
     },
     ImageCertificateInvalid {
         message: String,
+    },
+    // What `ImageError` has for everything that a registry answers, by what a user would do about it.
+    ImageUnauthorized {
+        message: String,
+        reference: String,
+    },
+    ImageRateLimited {
+        message: String,
+        reference: String,
+    },
+    ImageTls {
+        message: String,
+        reference: String,
+    },
+    ImageArchiveInvalid {
+        message: String,
+        path: String,
+    },
+    DiskFull {
+        message: String,
+        path: Option<String>,
     },
     // What the crate says only in words.
     RuntimeVersionMismatch {
@@ -585,6 +607,55 @@ impl Failure {
         }
     }
 
+    pub(crate) fn foreign_platform(operation: &str, platform: &str, host: &str) -> Self {
+        Self::Unsupported {
+            message: format!("{platform} is not the platform of this host, {host}"),
+            operation: operation.into(),
+            reason: "NotAvailable".into(),
+            hint: format!(
+                "leave the platform out, or give {host}: the cache has one image for a reference, and runs it"
+            ),
+        }
+    }
+
+    pub(crate) fn archive_invalid(path: &Path, why: &str) -> Self {
+        Self::ImageArchiveInvalid {
+            message: format!("{} is no archive of images: {why}", path.display()),
+            path: path.display().to_string(),
+        }
+    }
+
+    /// What the engine says while it reads an archive: whatever is wrong with its content is one reason, but a digest.
+    pub(crate) fn in_archive(self, path: &Path) -> Self {
+        match self {
+            Self::ImageManifestInvalid { message } | Self::ImageConfigInvalid { message } => {
+                match mismatch_in(&message) {
+                    Some((expected, actual)) => {
+                        Self::ImageDigestMismatch { message, digest: expected.clone(), expected, actual }
+                    }
+                    None => Self::archive_invalid(path, &message),
+                }
+            }
+            Self::ImageMaterialize { message, .. } | Self::Io { message, errno: None, .. } => {
+                Self::archive_invalid(path, &message)
+            }
+            other => other,
+        }
+    }
+
+    /// The registry's answer only has a URL.
+    pub(crate) fn of_image(mut self, image: &str) -> Self {
+        if let Self::ImageNotFound { reference, .. }
+        | Self::ImageUnauthorized { reference, .. }
+        | Self::ImageRateLimited { reference, .. }
+        | Self::ImageTls { reference, .. }
+        | Self::ImagePlatformNotFound { reference, .. } = &mut self
+        {
+            image.clone_into(reference);
+        }
+        self
+    }
+
     /// Add to the message of a failure what was done before it, where that is a transfer's.
     pub(crate) fn after(mut self, done: &str) -> Self {
         match &mut self {
@@ -726,12 +797,15 @@ impl From<microsandbox::protocol::exec::ExecFailed> for Failure {
 }
 
 fn from_image(error: ImageError, message: String) -> Failure {
+    if is_disk_full(&error) {
+        let path = match &error {
+            ImageError::Cache { path, .. } => Some(path.display().to_string()),
+            _ => None,
+        };
+        return Failure::DiskFull { message, path };
+    }
     match error {
-        // `create` knows the reference; the registry's answer only has a URL.
-        ImageError::Registry(error) if is_unknown(&error) => {
-            Failure::ImageNotFound { message, reference: String::new() }
-        }
-        ImageError::Registry(_) => Failure::ImageRegistry { message },
+        ImageError::Registry(error) => from_registry(&error),
         ImageError::PlatformNotFound { reference, os, arch } => {
             Failure::ImagePlatformNotFound { message, reference, os: os.to_string(), arch: arch.to_string() }
         }
@@ -751,18 +825,136 @@ fn from_image(error: ImageError, message: String) -> Failure {
     }
 }
 
+/// No space is left, or no more is allowed. Where a layer is unpacked the engine keeps only the text.
+fn is_disk_full(error: &ImageError) -> bool {
+    let errno = match error {
+        ImageError::Cache { source, .. } => source.raw_os_error(),
+        ImageError::Io(error) | ImageError::Registry(OciDistributionError::IoError(error)) => error.raw_os_error(),
+        ImageError::Materialize { message, .. } => os_error(message),
+        _ => None,
+    };
+    matches!(errno, Some(ENOSPC | EDQUOT))
+}
+
+/// What a registry, or the way to it, answered. `pull` knows the reference; the registry's answer only has a URL.
+fn from_registry(error: &OciDistributionError) -> Failure {
+    let message = with_causes(error);
+    let reference = String::new();
+    if let Some((expected, actual)) = mismatch(error) {
+        return Failure::ImageDigestMismatch { message, digest: expected.clone(), expected, actual };
+    }
+    match error {
+        // The engine's words (`oci-client`, `client.rs`) for an index of other platforms.
+        OciDistributionError::ImageManifestNotFoundError(text) if text.starts_with("no entry found in image index") => {
+            let host = Platform::host_linux();
+            let (os, arch) = (host.os.to_string(), host.arch.to_string());
+            Failure::ImagePlatformNotFound { message, reference, os, arch }
+        }
+        error if is_unknown(error) => Failure::ImageNotFound { message, reference },
+        error if is_rate_limit(error) => Failure::ImageRateLimited { message, reference },
+        error if is_unauthorized(error) => Failure::ImageUnauthorized { message, reference },
+        error if is_tls(error) => Failure::ImageTls { message, reference },
+        _ => Failure::ImageRegistry { message },
+    }
+}
+
+/// The engine's sentence, and the causes that it leaves out: of a request that failed it says nothing but the URL.
+fn with_causes(error: &OciDistributionError) -> String {
+    let mut text = format!("registry error: {error}");
+    for cause in causes(error) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn causes(error: &dyn Error) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    causes
+}
+
+/// The status of an answer that the registry gave.
+fn status_of(error: &OciDistributionError) -> Option<u16> {
+    match error {
+        OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
+        OciDistributionError::ServerError { code, .. } => Some(*code),
+        OciDistributionError::UnauthorizedError { .. } => Some(401),
+        _ => None,
+    }
+}
+
+fn has_code(error: &OciDistributionError, wanted: impl Fn(&OciErrorCode) -> bool) -> bool {
+    match error {
+        OciDistributionError::RegistryError { envelope, .. } => envelope.errors.iter().any(|error| wanted(&error.code)),
+        _ => false,
+    }
+}
+
 /// The registry knows no such repository or tag.
 fn is_unknown(error: &OciDistributionError) -> bool {
     use OciErrorCode::{ManifestUnknown, NameUnknown, NotFound};
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
-            true
-        }
-        OciDistributionError::RegistryError { envelope, .. } => {
-            envelope.errors.iter().any(|error| matches!(error.code, ManifestUnknown | NameUnknown | NotFound))
-        }
-        _ => false,
+    matches!(error, OciDistributionError::ImageManifestNotFoundError(_))
+        || matches!(error, OciDistributionError::ServerError { code: 404, .. })
+        || has_code(error, |code| matches!(code, ManifestUnknown | NameUnknown | NotFound))
+}
+
+/// Of a server of tokens only the text of its answer is left.
+fn is_rate_limit(error: &OciDistributionError) -> bool {
+    let in_words = |text: &str| text.to_lowercase().replace(' ', "").contains("toomanyrequests");
+    status_of(error) == Some(429)
+        || has_code(error, |code| *code == OciErrorCode::Toomanyrequests)
+        || matches!(error, OciDistributionError::AuthenticationFailure(text) if in_words(text))
+}
+
+fn is_unauthorized(error: &OciDistributionError) -> bool {
+    matches!(status_of(error), Some(401 | 403))
+        || has_code(error, |code| matches!(code, OciErrorCode::Unauthorized | OciErrorCode::Denied))
+        || matches!(error, OciDistributionError::AuthenticationFailure(_))
+}
+
+/// What `rustls` says of a connection: its type is behind several others, and its texts are its own.
+const TLS: [&str; 7] = [
+    "invalid peer certificate",
+    "peer sent no certificates",
+    "peer is incompatible",
+    "peer misbehaved",
+    "received corrupt message",
+    "received fatal alert",
+    "tls handshake",
+];
+
+fn is_tls(error: &OciDistributionError) -> bool {
+    matches!(error, OciDistributionError::RequestError(_))
+        && causes(error).iter().any(|cause| TLS.iter().any(|text| cause.contains(text)))
+}
+
+/// What was expected and what came, of a manifest, a configuration or a layer; of a layer it is inside of an I/O error.
+fn mismatch(error: &OciDistributionError) -> Option<(String, String)> {
+    let digest = match error {
+        OciDistributionError::DigestError(error) => error,
+        OciDistributionError::IoError(error) => error.get_ref()?.downcast_ref()?,
+        _ => return None,
+    };
+    match digest {
+        DigestError::VerificationError { expected, actual } => Some((expected.clone(), actual.clone())),
+        _ => None,
     }
+}
+
+/// The same of an archive, where the engine has it in words: the first digest is what was expected.
+fn mismatch_in(text: &str) -> Option<(String, String)> {
+    let (_, rest) = text.split_once("digest mismatch")?;
+    let mut digests = rest.match_indices("sha256:").map(|(at, name)| {
+        let hex = rest[at + name.len()..].chars().take_while(char::is_ascii_hexdigit);
+        format!("{name}{}", hex.collect::<String>())
+    });
+    Some((digests.next()?, digests.next()?))
 }
 
 /// Some of what `InvalidConfig` says is not about options, but about the sandbox that is captured.
@@ -826,6 +1018,8 @@ fn os_error(text: &str) -> Option<i32> {
 }
 
 const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
 
 /// The numbers of Linux, which the guest is, whatever the host is.
 const ERRNO_NAMES: [(i32, &str); 32] = [
@@ -850,7 +1044,7 @@ const ERRNO_NAMES: [(i32, &str); 32] = [
     (25, "ENOTTY"),
     (26, "ETXTBSY"),
     (27, "EFBIG"),
-    (28, "ENOSPC"),
+    (ENOSPC, "ENOSPC"),
     (29, "ESPIPE"),
     (30, "EROFS"),
     (31, "EMLINK"),
@@ -860,7 +1054,7 @@ const ERRNO_NAMES: [(i32, &str); 32] = [
     (40, "ELOOP"),
     (75, "EOVERFLOW"),
     (95, "EOPNOTSUPP"),
-    (122, "EDQUOT"),
+    (EDQUOT, "EDQUOT"),
 ];
 
 fn errno_name(errno: i32) -> Option<&'static str> {
@@ -937,6 +1131,8 @@ fn millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use oci_client::errors::{OciEnvelope, OciError};
+
     use super::*;
 
     /// The texts of crate 0.7.2 that carry what its types do not.
@@ -980,19 +1176,81 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_the_registry_does_not_know_is_not_found() {
-        let registry = |error| Failure::from(MicrosandboxError::Image(ImageError::Registry(error)));
+    fn what_a_registry_answers_has_its_reason() {
+        let registry = |error| Failure::from(MicrosandboxError::Image(ImageError::Registry(error))).of_image("image");
         let server = |code| registry(OciDistributionError::ServerError { code, url: "u".into(), message: "m".into() });
-        assert!(matches!(server(404), Failure::ImageNotFound { .. }));
-        assert!(matches!(server(500), Failure::ImageRegistry { .. }));
-        assert!(matches!(
-            registry(OciDistributionError::ImageManifestNotFoundError("i".into())),
-            Failure::ImageNotFound { .. }
-        ));
-        assert!(matches!(
+        let envelope = |code| {
+            let error = OciError { code, message: "m".into(), detail: <_>::default() };
+            registry(OciDistributionError::RegistryError {
+                envelope: OciEnvelope { errors: vec![error] },
+                url: "u".into(),
+            })
+        };
+        let missing = |text: &str| registry(OciDistributionError::ImageManifestNotFoundError(text.into()));
+        let tokens = |text: &str| registry(OciDistributionError::AuthenticationFailure(text.into()));
+        for failure in [server(404), missing("i"), envelope(OciErrorCode::NameUnknown)] {
+            assert!(matches!(failure, Failure::ImageNotFound { reference, .. } if reference == "image"));
+        }
+        for failure in [
+            server(401),
+            server(403),
             registry(OciDistributionError::UnauthorizedError { url: "u".into() }),
-            Failure::ImageRegistry { .. }
-        ));
+            envelope(OciErrorCode::Denied),
+            tokens("who?"),
+        ] {
+            assert!(matches!(failure, Failure::ImageUnauthorized { reference, .. } if reference == "image"));
+        }
+        for failure in [server(429), envelope(OciErrorCode::Toomanyrequests), tokens("429 Too Many Requests")] {
+            assert!(matches!(failure, Failure::ImageRateLimited { reference, .. } if reference == "image"));
+        }
+        let text = "no entry found in image index manifest matching client's default platform";
+        assert!(matches!(missing(text), Failure::ImagePlatformNotFound { os, .. } if os == "linux"));
+        assert!(matches!(server(500), Failure::ImageRegistry { .. }));
+    }
+
+    #[test]
+    fn a_digest_that_is_another_is_told_wherever_it_is_found() {
+        let error = || DigestError::VerificationError { expected: "a".into(), actual: "b".into() };
+        for error in
+            [OciDistributionError::DigestError(error()), OciDistributionError::IoError(io::Error::other(error()))]
+        {
+            let failure = Failure::from(MicrosandboxError::Image(ImageError::Registry(error)));
+            let Failure::ImageDigestMismatch { expected, actual, .. } = failure else { panic!("{failure:?}") };
+            assert_eq!((expected.as_str(), actual.as_str()), ("a", "b"));
+        }
+        let archive = |text: &str| {
+            Failure::from(MicrosandboxError::Image(ImageError::ManifestParse(text.into()))).in_archive(Path::new("/a"))
+        };
+        for text in [
+            "OCI blob digest mismatch: expected sha256:0a, got sha256:0b",
+            "OCI layer digest mismatch: descriptor has sha256:0a, archive has sha256:0b",
+            "docker archive layer path blobs/sha256/0a digest mismatch: expected sha256:0a, got sha256:0b",
+        ] {
+            let failure = archive(text);
+            let Failure::ImageDigestMismatch { expected, actual, .. } = failure else { panic!("{failure:?}") };
+            assert_eq!((expected.as_str(), actual.as_str()), ("sha256:0a", "sha256:0b"));
+        }
+        assert!(
+            matches!(archive("archive missing manifest.json"), Failure::ImageArchiveInvalid { path, .. } if path == "/a")
+        );
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told_wherever_it_is_found() {
+        let full = || io::Error::from_raw_os_error(ENOSPC);
+        let unpacking =
+            |message: &str| ImageError::Materialize { digest: "d".into(), message: message.into(), source: None };
+        for error in [
+            ImageError::Io(full()),
+            ImageError::Cache { path: "/c".into(), source: full() },
+            ImageError::Registry(OciDistributionError::IoError(full())),
+            unpacking("tar ingestion failed: No space left on device (os error 28)"),
+        ] {
+            let failure = Failure::from(MicrosandboxError::Image(error));
+            assert!(matches!(failure, Failure::DiskFull { .. }), "{failure:?}");
+        }
+        let other = Failure::from(MicrosandboxError::Image(unpacking("Input/output error (os error 5)")));
+        assert!(matches!(other, Failure::ImageMaterialize { .. }));
     }
 
     #[test]

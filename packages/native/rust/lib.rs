@@ -18,6 +18,7 @@ mod files;
 mod guest;
 mod home;
 mod host;
+mod image;
 mod logs;
 mod marking;
 mod metrics;

@@ -229,7 +229,12 @@ pub struct RegistryOptions {
 }
 
 impl RegistryOptions {
-    /// For a pull of our own. Who asks is in the configuration that the pull is for.
+    /// For a pull that is for itself.
+    pub(crate) fn overrides_with_auth(&self) -> RegistryOverrides {
+        RegistryOverrides { auth: self.auth.as_ref().map(AuthOptions::basic), ..self.overrides() }
+    }
+
+    /// For the pull of a sandbox. Who asks is in the configuration that the pull is for.
     pub(crate) fn overrides(&self) -> RegistryOverrides {
         RegistryOverrides {
             auth: None,
@@ -244,6 +249,12 @@ impl RegistryOptions {
 pub struct AuthOptions {
     pub username: String,
     pub password: String,
+}
+
+impl AuthOptions {
+    fn basic(&self) -> RegistryAuth {
+        RegistryAuth::Basic { username: self.username.clone(), password: self.password.clone() }
+    }
 }
 
 /// How the sandbox that has the name is ended first.
@@ -604,8 +615,8 @@ fn lifecycle(builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxR
 
 fn registry(builder: SandboxBuilder, options: &RegistryOptions) -> SandboxBuilder {
     builder.registry(|mut registry| {
-        if let Some(AuthOptions { username, password }) = &options.auth {
-            registry = registry.auth(RegistryAuth::Basic { username: username.clone(), password: password.clone() });
+        if let Some(auth) = &options.auth {
+            registry = registry.auth(auth.basic());
         }
         if options.insecure {
             registry = registry.insecure();

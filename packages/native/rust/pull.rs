@@ -24,6 +24,8 @@ use tokio::sync::mpsc::Receiver;
 use crate::backend::Backend;
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
+use crate::image::{self, ImageInfo};
+use crate::options::RegistryOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::progress::{Progress, Watch};
 
@@ -31,7 +33,7 @@ use crate::progress::{Progress, Watch};
 const THREADS: usize = 2;
 
 /// How long the end of a pull waits for a file that is being written, which cannot be interrupted.
-const SETTLE: Duration = Duration::from_secs(30);
+pub(crate) const SETTLE: Duration = Duration::from_secs(30);
 
 /// How long it waits for threads of which it does not know what they do: most end at once.
 const GRACE: Duration = Duration::from_secs(1);
@@ -56,6 +58,8 @@ pub(crate) struct PullRequest {
     pub(crate) policy: PullPolicy,
     pub(crate) materialization: RootfsMaterialization,
     pub(crate) registry: RegistryOverrides,
+    /// Default: the host's.
+    pub(crate) platform: Option<Platform>,
 }
 
 impl PullRequest {
@@ -76,6 +80,7 @@ impl PullRequest {
                 _ => RootfsMaterialization::Layered,
             },
             registry: RegistryOverrides { auth: registry.auth.or_else(|| config.registry_auth.clone()), ..registry },
+            platform: None,
         })
     }
 
@@ -140,17 +145,7 @@ impl Pull {
             let missing = ImageError::NotCached { reference: self.reference.to_string() };
             return Err(MicrosandboxError::from(missing).into());
         }
-        watch
-            .stage("pull", async {
-                let runtime = Builder::new_multi_thread()
-                    .worker_threads(THREADS)
-                    .thread_name("msb-pull")
-                    .enable_all()
-                    .build()
-                    .map_err(Failure::from)?;
-                self.run_on(Threads(Some(runtime)), watch, cancel).await
-            })
-            .await
+        watch.stage("pull", async { self.run_on(Threads::new("msb-pull")?, watch, cancel).await }).await
     }
 
     async fn run_on(self, threads: Threads, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
@@ -159,7 +154,8 @@ impl Pull {
         let mut task = threads.runtime().spawn(async move {
             let Some(local) = self.backend.as_local() else { return Ok(()) };
             let options = self.request.options();
-            let registry = registry(local, &self.reference, self.request.registry).await?;
+            let platform = self.request.platform.unwrap_or_default();
+            let registry = registry(local, &self.reference, platform, self.request.registry).await?;
             match registry.pull_with_sender(&self.reference, &options, sender).await {
                 Ok(pulled) => Ok(pulled.map(|_| ())?),
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
@@ -172,7 +168,7 @@ impl Pull {
                 biased;
                 () = cancel.requested() => break Err(Stop::Cancelled),
                 result = &mut task => break match result {
-                    Ok(pulled) => pulled.map_err(|error| named(Failure::from(error), &reference).into()),
+                    Ok(pulled) => pulled.map_err(|error| Failure::from(error).of_image(&reference).into()),
                     Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                     Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
                 },
@@ -188,6 +184,7 @@ impl Pull {
 async fn registry(
     local: &LocalBackend,
     reference: &Reference,
+    platform: Platform,
     overrides: RegistryOverrides,
 ) -> MicrosandboxResult<Registry> {
     let config = local.config();
@@ -202,19 +199,11 @@ async fn registry(
         insecure.push(reference.registry().to_owned());
     }
     let cache = GlobalCache::new_async(&local.cache_dir()).await?;
-    Ok(Registry::builder(Platform::host_linux(), cache)
+    Ok(Registry::builder(platform, cache)
         .auth(auth)
         .extra_ca_certs(ca_certs)
         .add_insecure_registries(insecure)
         .build()?)
-}
-
-/// The registry's answer only has a URL.
-pub(crate) fn named(failure: Failure, reference: &str) -> Failure {
-    match failure {
-        Failure::ImageNotFound { message, .. } => Failure::ImageNotFound { message, reference: reference.to_owned() },
-        other => other,
-    }
 }
 
 /// The events of a pull, and what they say is being written to the cache now.
@@ -251,24 +240,32 @@ impl Events {
     }
 }
 
-/// The runtime of a pull. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
-struct Threads(Option<Runtime>);
+/// The runtime of one piece of work. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
+pub(crate) struct Threads(Option<Runtime>);
 
 impl Threads {
-    fn runtime(&self) -> &Runtime {
+    pub(crate) fn new(name: &str) -> Result<Self, Failure> {
+        let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// End everything on it, and wait for threads that cannot be interrupted. It blocks.
+    pub(crate) fn join(mut self, limit: Duration) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(limit);
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
         self.0.as_ref().expect("a runtime until its end")
     }
 
     /// End the pull: its tasks are dropped, and with them their connections and locks. A file that is being written is
     /// waited for, because the next pull would write the same one. A thread that waits for a name server or for another
     /// pull's lock gets its grace: it ends by itself, and nothing comes of it.
-    async fn end(mut self, events: &mut Events, watch: &Watch) {
+    async fn end(self, events: &mut Events, watch: &Watch) {
         let metrics = self.runtime().metrics();
-        let threads = tokio::task::spawn_blocking(move || {
-            if let Some(runtime) = self.0.take() {
-                runtime.shutdown_timeout(SETTLE);
-            }
-        });
+        let threads = tokio::task::spawn_blocking(move || self.join(SETTLE));
         let settled = async {
             loop {
                 let alive = metrics.num_alive_tasks();
@@ -295,52 +292,96 @@ impl Drop for Threads {
     }
 }
 
-/// An image to pull into the cache of a backend.
+/// An image to pull into the cache of a backend. Not `Debug`: it holds a password.
 #[napi(object, object_to_js = false)]
 pub struct PullImageOptions {
     pub reference: String,
     #[napi(ts_type = "'always' | 'if-missing' | 'never'")]
     pub pull_policy: Option<String>,
-    /// Speak plain HTTP with its registry.
-    pub insecure: Option<bool>,
+    pub registry: Option<RegistryOptions>,
+    /// `os/architecture` or `os/architecture/variant`.
+    pub platform: Option<String>,
     /// Make the flat root file system of it, instead of the layered one.
     pub flat: Option<bool>,
 }
 
 #[napi]
 impl Backend {
-    /// Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull.
-    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    /// Pull an image, and enter it into the catalogue. A cancel ends its downloads; what has come of them is kept for the
+    /// next pull.
+    #[napi(ts_return_type = "Promise<Outcome<ImageInfo>>")]
     pub async fn pull_image(
         &self,
         options: PullImageOptions,
         progress: &Progress,
         token: &CancelToken,
-    ) -> napi::Result<Outcome<()>> {
+    ) -> napi::Result<Outcome<ImageInfo>> {
         let watch = progress.watch();
         let call = self.slot.run(token, |value, cancel| {
             let watch = watch.clone();
-            async move {
-                let policy =
-                    options.pull_policy.as_deref().map_or(Ok(PullPolicy::IfMissing), crate::options::pull_policy);
-                let request = PullRequest {
-                    reference: options.reference,
-                    policy: policy?,
-                    materialization: match options.flat {
-                        Some(true) => RootfsMaterialization::Flat,
-                        _ => RootfsMaterialization::Layered,
-                    },
-                    registry: RegistryOverrides {
-                        insecure: options.insecure.unwrap_or_default(),
-                        ..RegistryOverrides::default()
-                    },
-                };
-                match Pull::needed(&value.backend, request, &watch)? {
-                    Some(pull) => pull.run(&watch, &cancel).await,
-                    None => Ok(()),
-                }
-            }
+            async move { pull(&value.backend, options, &watch, &cancel).await }
         });
         Ok(Box::pin(watch.clone().during(call)).await)
+    }
+}
+
+async fn pull(
+    backend: &Arc<dyn EngineBackend>,
+    options: PullImageOptions,
+    watch: &Watch,
+    cancel: &Cancel,
+) -> Result<ImageInfo, Stop> {
+    let Some(local) = backend.as_local() else { return Err(image::local_only("Image.pull").into()) };
+    let policy = options.pull_policy.as_deref().map_or(Ok(PullPolicy::IfMissing), crate::options::pull_policy)?;
+    let platform = options.platform.as_deref().map(platform).transpose()?;
+    let target = image::Target::new(local, options.reference.clone())?;
+    let before = target.cached().await?;
+    let request = PullRequest {
+        reference: options.reference,
+        policy,
+        materialization: match options.flat {
+            Some(true) => RootfsMaterialization::Flat,
+            _ => RootfsMaterialization::Layered,
+        },
+        registry: options.registry.as_ref().map(RegistryOptions::overrides_with_auth).unwrap_or_default(),
+        platform: platform.clone(),
+    };
+    if let Some(pull) = Pull::needed(backend, request, watch)? {
+        pull.run(watch, cancel).await?;
+    }
+    if let Some(platform) = &platform {
+        target.check(platform, before).await?;
+    }
+    cancel.guard(target.enter()).await
+}
+
+/// The cache has one image for a reference, and the catalogue says of each that it is of the host's platform: another's
+/// would be taken for it.
+fn platform(text: &str) -> Result<Platform, Failure> {
+    let host = Platform::host_linux();
+    let (os, arch) = (host.os.to_string(), host.arch.to_string());
+    let mut parts = text.split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(an_os), Some(an_arch), variant, None) if an_os == os && an_arch == arch => {
+            Ok(Platform { variant: variant.map(str::to_owned), ..host })
+        }
+        _ => Err(Failure::foreign_platform("Image.pull", text, &format!("{os}/{arch}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_the_hosts_or_none() {
+        let host = Platform::host_linux();
+        let own = format!("linux/{}", host.arch);
+        assert_eq!(platform(&own).expect("the host's"), host);
+        let with_variant = platform(&format!("{own}/v8")).expect("a variant of it");
+        assert_eq!(with_variant.variant.as_deref(), Some("v8"));
+        for other in ["", "linux", "linux/riscv64", "windows/amd64", "linux//v8", &format!("{own}/v8/x")] {
+            assert!(matches!(platform(other), Err(Failure::Unsupported { .. })), "{other:?}");
+        }
     }
 }

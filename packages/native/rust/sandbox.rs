@@ -24,7 +24,7 @@ use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
 use crate::pause::{current, current_for_control};
 use crate::progress::{Progress, Watch};
-use crate::pull::{Pull, PullRequest, named};
+use crate::pull::{Pull, PullRequest};
 use crate::slot::{InEngine, Slot};
 
 /// The shell of a sandbox that names none, as the engine has it.
@@ -397,7 +397,7 @@ pub(crate) async fn create(
     // `guard` drops the boot before it answers, which is what kills a VM that is half started.
     let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(Stop::Failed(failure)) => Stop::Failed(named(failure, options.image.text())),
+        Err(Stop::Failed(failure)) => Stop::Failed(failure.of_image(options.image.text())),
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
     Err(attempt.undo(stop).await)

@@ -82,7 +82,7 @@ export const toRlimits = (rlimits: Given<"rlimits">): NonNullable<Native.Sandbox
   })
 
 /** Here, and nowhere before, a password is a text. */
-const toRegistry = ({ auth, caCerts, insecure = false }: Given<"registry">) => ({
+export const toRegistry = ({ auth, caCerts, insecure = false }: Given<"registry">) => ({
   insecure,
   ...defined({
     auth: auth && { username: auth.username, password: Redacted.value(auth.password) },

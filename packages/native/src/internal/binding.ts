@@ -34,6 +34,23 @@ export declare class Backend {
   removeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
   /** Give the backend back. Its sandboxes, if any are alive, keep what they need of it. */
   close(): Promise<void>
+  /** The images of the catalogue, the newest first. */
+  listImages(token: CancelToken): Promise<Outcome<Array<ImageInfo>>>
+  /** An image by its reference, as it was pulled. */
+  getImage(reference: string, token: CancelToken): Promise<Outcome<ImageInfo>>
+  /** Everything about an image. */
+  inspectImage(reference: string, token: CancelToken): Promise<Outcome<ImageDetail>>
+  /** Remove an image, and what no other has. It is not cancelled between the catalogue and the files. */
+  removeImage(reference: string, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Remove the images that no sandbox and no snapshot uses. It is not cancelled between the catalogue and the files. */
+  pruneImages(token: CancelToken): Promise<Outcome<ImagePrune>>
+  /**
+   * Load the images of an archive; `tags` are more references for the first. None is in the catalogue before all of them
+   * can be.
+   */
+  loadImages(path: string, tags: Array<string>, token: CancelToken): Promise<Outcome<Array<ImageInfo>>>
+  /** Save images to an archive. Its path has all of it or what it had before. */
+  saveImages(options: SaveImagesOptions, token: CancelToken): Promise<Outcome<void>>
   /** All log entries of a sandbox, by name, in the order of their time. */
   sandboxLogs(name: string, options: LogOptions, token: CancelToken): Promise<Outcome<Array<LogEntry>>>
   /** Stream the log entries of a sandbox, by name. */
@@ -55,8 +72,11 @@ export declare class Backend {
   pauseSandbox(name: string, guestFlush: 'auto' | 'required' | 'skip', token: CancelToken): Promise<Outcome<void>>
   /** Let the paused VM of a sandbox run on, by name. */
   resumeSandbox(name: string, token: CancelToken): Promise<Outcome<void>>
-  /** Pull an image. A cancel ends its downloads; what has come of them is kept for the next pull. */
-  pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<void>>
+  /**
+   * Pull an image, and enter it into the catalogue. A cancel ends its downloads; what has come of them is kept for the
+   * next pull.
+   */
+  pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<ImageInfo>>
   /** Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers. */
   restoreSandbox(options: RestoreOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
 }
@@ -422,6 +442,11 @@ export type Failure =
   | { _tag: 'ImageCache'; message: string; path: string; errno?: number }
   | { _tag: 'ImageNotCached'; message: string; reference: string }
   | { _tag: 'ImageCertificateInvalid'; message: string }
+  | { _tag: 'ImageUnauthorized'; message: string; reference: string }
+  | { _tag: 'ImageRateLimited'; message: string; reference: string }
+  | { _tag: 'ImageTls'; message: string; reference: string }
+  | { _tag: 'ImageArchiveInvalid'; message: string; path: string }
+  | { _tag: 'DiskFull'; message: string; path?: string }
   | { _tag: 'RuntimeVersionMismatch'; message: string; expected: string; actual: string; path?: string }
   | { _tag: 'KillTimeout'; message: string }
   | { _tag: 'AgentReadyTimeout'; message: string }
@@ -482,12 +507,68 @@ export interface FileInfo {
   modifiedAt?: number
 }
 
+/** What an image says of the program that it is for. */
+export interface ImageConfig {
+  digest: string
+  /** `NAME=value`. */
+  env: Array<string>
+  cmd?: Array<string>
+  entrypoint?: Array<string>
+  workdir?: string
+  user?: string
+  labels: Record<string, string>
+  stopSignal?: string
+}
+
+/** Everything that the catalogue has of an image. */
+export interface ImageDetail {
+  image: ImageInfo
+  config?: ImageConfig
+  layers: Array<ImageLayer>
+}
+
+/** An image as the catalogue has it. Sizes in bytes, times in milliseconds since 1970. */
+export interface ImageInfo {
+  reference: string
+  /** Of its manifest. */
+  digest?: string
+  os?: string
+  architecture?: string
+  layerCount: number
+  /** Of the layers as they were downloaded. */
+  size?: number
+  createdAt?: number
+  lastUsedAt?: number
+}
+
+/** A layer of an image. */
+export interface ImageLayer {
+  /** Of the layer before it was compressed: what it is, whoever packed it. */
+  diffId: string
+  /** Of the layer as it was downloaded. */
+  digest: string
+  mediaType?: string
+  size?: number
+  /** What its file in the cache takes; nothing when there is none. */
+  unpackedSize?: number
+}
+
 /** Where the root file system comes from. */
 export type ImageOptions =
   | { _tag: 'Text'; text: string }
   | { _tag: 'Oci'; reference: string }
   | { _tag: 'Directory'; path: string; followRootSymlinks: boolean }
   | { _tag: 'Disk'; path: string; format: 'raw' | 'qcow2' | 'vmdk'; fstype?: string }
+
+/** What was removed because nothing uses it. */
+export interface ImagePrune {
+  references: number
+  manifests: number
+  layers: number
+  fsmeta: number
+  vmdk: number
+  bytes: number
+}
 
 /** The guest's first process. */
 export interface InitOptions {
@@ -734,12 +815,13 @@ export interface PublishedPort {
   bind: string
 }
 
-/** An image to pull into the cache of a backend. */
+/** An image to pull into the cache of a backend. Not `Debug`: it holds a password. */
 export interface PullImageOptions {
   reference: string
   pullPolicy?: 'always' | 'if-missing' | 'never'
-  /** Speak plain HTTP with its registry. */
-  insecure?: boolean
+  registry?: RegistryOptions
+  /** `os/architecture` or `os/architecture/variant`. */
+  platform?: string
   /** Make the flat root file system of it, instead of the layered one. */
   flat?: boolean
 }
@@ -907,6 +989,13 @@ export interface SandboxPage {
   sandboxes: Array<SandboxInfo>
   /** Where to go on; none on the last page. */
   cursor?: string
+}
+
+/** Images to write to an archive. */
+export interface SaveImagesOptions {
+  references: Array<string>
+  path: string
+  format: 'docker' | 'oci'
 }
 
 /** An entry that was left out. */
