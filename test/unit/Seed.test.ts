@@ -52,7 +52,10 @@ describe("the seed", () => {
       "MetricsStream",
       "LogEntry",
       "LogStream",
-      "PullSession"
+      "PullSession",
+      "Snapshot",
+      "SnapshotInfo",
+      "SnapshotVerifyReport"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!]?$/)
