@@ -230,7 +230,7 @@ const decode = {
   ),
   load: decodeOptions(
     Schema.Struct({
-      paths: Schema.NonEmptyArray(Path),
+      paths: Schema.Array(Path).check(Schema.isMinLength(1)),
       directory: Schema.optional(Path),
       base: Schema.optional(Reference),
       group: Schema.optional(Name),

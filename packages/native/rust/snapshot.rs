@@ -413,7 +413,8 @@ impl Backend {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                match cancel.guard(value.backend.snapshots().group_head(&selector)).await {
+                let head = cancel.guard(value.backend.snapshots().group_head(&selector)).await;
+                match head {
                     Ok(update) => Ok(SnapshotHead::of(&update)),
                     // The lookups say this of a group that is not there; this one says what its file system said.
                     Err(Stop::Failed(Failure::Io { kind, .. })) if kind == "NotFound" => {
