@@ -1,4 +1,8 @@
-/** Tar archives as lists of entries, to be changed and put together again; with headers as GNU's tar writes them. */
+/**
+ * Tar archives as lists of entries, to be changed and put together again, with headers as GNU's tar writes them; and the
+ * inventory of a snapshot's archive, to go with what was changed.
+ */
+import * as crypto from "node:crypto"
 
 export interface Entry {
   /** 512 bytes. */
@@ -18,7 +22,9 @@ const padded = (size: number): number => Math.ceil(size / block) * block
 export const nameOf = ({ header }: Entry): string => field(header, 0, 100)
 
 /** Its entries. Sparse ones must have their map in the header. */
-export const parse = (archive: Uint8Array): ReadonlyArray<Entry> => {
+export const parse = (bytes: Uint8Array): ReadonlyArray<Entry> => {
+  // A `Buffer` would slice views of itself.
+  const archive = new Uint8Array(bytes)
   const entries: Array<Entry> = []
   let offset = 0
   while (offset + block <= archive.length && archive[offset] !== 0) {
@@ -88,3 +94,45 @@ export const file = (name: string, data: string | Uint8Array): Entry => {
   for (const [start, length, value] of fields) header = withField(header, start, length, value)
   return withData({ header, data: new Uint8Array() }, data)
 }
+
+interface Inventory {
+  readonly members: ReadonlyArray<{ readonly descriptor_path: string; descriptor_digest: string }>
+  readonly entries: ReadonlyArray<{
+    readonly path: string
+    encoded_size: number
+    apparent_size: number
+    integrity: { readonly algorithm: string; digest: string } | null
+    transport_integrity?: unknown
+  }>
+  requires: ReadonlyArray<string>
+}
+
+/**
+ * The archive of a snapshot as who knows its format would forge it: the inventory has the sizes and digests of what is there,
+ * and the hashes that it may leave out are left out. `forge` changes the inventory before.
+ */
+export const resealed = (
+  entries: ReadonlyArray<Entry>,
+  forge: (inventory: any) => void = () => {}
+): ReadonlyArray<Entry> =>
+  entries.map((entry) => {
+    if (nameOf(entry) !== "archive.json") return entry
+    const inventory = JSON.parse(decoder.decode(entry.data)) as Inventory
+    forge(inventory)
+    inventory.requires = inventory.requires.filter((name) => !name.includes("blake3"))
+    const found = (path: string) => entries.find((other) => nameOf(other) === path)
+    const digestOf = ({ data }: Entry) => `sha256:${crypto.createHash("sha256").update(data).digest("hex")}`
+    for (const member of inventory.members) {
+      const descriptor = found(member.descriptor_path)
+      if (descriptor !== undefined) member.descriptor_digest = digestOf(descriptor)
+    }
+    for (const item of inventory.entries) {
+      delete item.transport_integrity
+      const content = found(item.path)
+      if (content === undefined) continue
+      item.encoded_size = content.data.length
+      if (content.header[156] !== 83) item.apparent_size = content.data.length
+      if (item.integrity?.algorithm === "sha256") item.integrity.digest = digestOf(content)
+    }
+    return withData(entry, JSON.stringify(inventory))
+  })

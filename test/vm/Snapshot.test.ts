@@ -52,7 +52,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         // One that is interrupted leaves the sandbox as it is, and nothing else.
         const left = Effect.gen(function*() {
           const group = (yield* fs.readDirectory(path.join(home, "snapshots", "line"))).filter((name) =>
-            !/^snap_/.test(name)
+            !name.startsWith("snap_")
           )
           const named = (yield* Snapshot.list).map(({ name }) => name)
           return [group.toSorted(), named.includes("early")]

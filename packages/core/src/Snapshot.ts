@@ -451,8 +451,9 @@ export const save = Effect.fn("Snapshot.save")(function*(
  * **Details**
  *
  * All of the archive is checked before anything is published. An archive that is truncated, corrupted or hostile is a
- * `SnapshotIntegrity`, and leaves nothing, as an interruption does; what was being published when it came is whole. Other
- * reasons: `SnapshotAlreadyExists` when the group has another member of the name, `InvalidConfig`, and `Io`.
+ * `SnapshotIntegrity`, and leaves nothing, as an interruption does; what was being published when it came is whole. The
+ * hashes of an archive are its writer's, who may forge or leave them out; and there is no bound on what it unpacks to. What
+ * was recorded of a disk is compared by {@link verify}, and not here. Other reasons: `SnapshotAlreadyExists` when the group has another member of the name, `InvalidConfig`, and `Io`.
  *
  * @stability unstable
  * @category operations
