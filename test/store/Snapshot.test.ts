@@ -708,7 +708,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("an arc
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const directory = yield* temporaryDirectory
-      const noise = crypto.createHash("shake256", { outputLength: 24 << 20 }).update("noise").digest()
+      const noise = crypto.createHash("shake256", { outputLength: 12 << 20 }).update("noise").digest()
       yield* makeStopped("interrupted", noise)
       const source = yield* Snapshot.create("interrupted", "whole", { recordIntegrity: true })
       const archive = path.join(directory, "whole.tar")
@@ -724,7 +724,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("an arc
         if (Exit.hasInterrupts(exit)) stopped++
         return Exit.isSuccess(exit)
       })
-      for (const delay of [0, 1, 3, 10, 20, 40, 80, 160]) {
+      for (const delay of [0, 2, 10, 30, 60, 120]) {
         const out = path.join(directory, "saved.tar")
         yield* interrupt(Snapshot.save("interrupted", out, { plainTar: true }), delay)
         const left = (yield* contents(directory)).filter((entry) => !entry.startsWith("whole.tar "))

@@ -27,6 +27,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         yield* source.shell("echo two > /etc/two")
         yield* source.pause({ guestFlush: "required" })
         const next = yield* Snapshot.create("line", "next", { recordIntegrity: true })
+        const paused = yield* Effect.flip(source.snapshot("paused", { full: true }))
+        assert.strictEqual(paused.reason._tag, "Unsupported")
         yield* source.resume
         assert.deepStrictEqual([base.scope, next.scope, next.parent], ["disk", "disk", base.id])
         assert.isAbove(next.layers.length, base.layers.length)
