@@ -66,6 +66,12 @@ const described = conforms("says what a file is")
 const imaged = image("is pulled, listed, looked up, inspected and removed")
 const pruned = image("that a sandbox is made of stays, unless it is forced away, and prune takes what nobody needs")
 const archived = image("goes through an archive of either format, with others, and gets more names")
+const snapshot = file("store/Snapshot")
+const found = snapshot("is kept of a sandbox that has stopped, and found by each of its references, and by msb")
+const placed = snapshot("is in the group and directory that it is told")
+const verified = snapshot("is verified with what was recorded, and only then")
+const exported = snapshot("carries a snapshot, its parents and its labels into a new group, and into one of msb")
+const removed = snapshot("is removed, but neither as a parent nor as the head of others")
 const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
@@ -117,8 +123,8 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#wait_until_stopped": row("Sandbox.wait", waited),
     "#config": row("Sandbox.Info.config", configured),
     "#config_json": row("Sandbox.Info.config", configured),
-    "#snapshot": later("issue 6"),
-    "#snapshot_to": later("issue 6")
+    "#snapshot": row("Snapshot.create", found),
+    "#snapshot_to": row("Snapshot.Options.directory", placed)
   },
   SandboxStopResult: {
     // Who waits knows the name; and an exit code or a signal is there when the VM was seen to end by its parent.
@@ -283,6 +289,42 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   FsWriteSink: {
     "#write": row("sandbox.fs", conforms("takes a stream into a file")),
     "#close": row("sandbox.fs", conforms("takes a stream into a file"))
+  },
+  Snapshot: {
+    ".create": row("Snapshot.create", found),
+    ".open": row("Snapshot.open", found),
+    ".get": row("Snapshot.get", found),
+    ".list": row("Snapshot.list", found),
+    ".list_dir": row("Snapshot.listDirectory", placed),
+    ".reindex": row("Snapshot.reindex", placed),
+    ".remove": row("Snapshot.remove", removed),
+    ".verify": row("Snapshot.verify", verified),
+    ".export": row("Snapshot.save", exported),
+    ".import": row("Snapshot.load", exported)
+  },
+  SnapshotInfo: {
+    "#digest": row("Snapshot.Snapshot.digest", found),
+    "#path": row("Snapshot.Snapshot.path", found),
+    "#name": row("Snapshot.Snapshot.name", found),
+    "#parent_digest": row("Snapshot.Snapshot.parent", found),
+    "#image_ref": row("Snapshot.Snapshot.image", found),
+    "#image_manifest_digest": row("Snapshot.Snapshot.imageDigest", found),
+    "#format": row("Snapshot.Snapshot.format", found),
+    "#fstype": row("Snapshot.Snapshot.filesystem", found),
+    "#source_sandbox": row("Snapshot.Snapshot.sandbox", found),
+    "#labels": row("Snapshot.Snapshot.labels", found),
+    "#size_bytes": row("Snapshot.Snapshot.size", found),
+    "#created_at": row("Snapshot.Snapshot.createdAt", found),
+    "#open": row("Snapshot.open", found),
+    "#remove": row("Snapshot.remove", removed)
+  },
+  SnapshotVerifyReport: {
+    "#digest": row("Snapshot.Verification.digest", verified),
+    "#path": row("Snapshot.Verification.path", verified),
+    "#status": row("Snapshot.Verification.status", verified),
+    "#verified?": row("Snapshot.Verification.status", verified),
+    "#algorithm": row("Snapshot.Verification.algorithm", verified),
+    "#content_digest": row("Snapshot.Verification.contentDigest", verified)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", sampled)

@@ -70,6 +70,39 @@ export const makeRow = Effect.fn("makeRow")(function*(
   }
 })
 
+/**
+ * Makes the row and the disk of a sandbox of an image that has stopped, which is all that the engine asks for to keep it as a
+ * snapshot: it does not read what is on the disk. This one is of 1 MiB, with `content` at its beginning and a hole after it.
+ */
+export const makeStopped = Effect.fn("makeStopped")(function*(name: string, content: string | Uint8Array = "kept") {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const { home } = yield* Backend.Backend
+  yield* makeRow(name, "Stopped", {
+    name,
+    image: { Oci: { reference: "127.0.0.1:1/kept:latest" } },
+    manifest_digest: imageDigest
+  })
+  const disk = path.join(home, "sandboxes", name, "upper.ext4")
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content
+  yield* fs.writeFile(disk, bytes)
+  yield* fs.truncate(disk, Math.max(1 << 20, bytes.length))
+  return { disk }
+})
+
+/** Of the image that these sandboxes say they are of. */
+export const imageDigest = `sha256:${"ab".repeat(32)}`
+
+/** What the command line of the runtime says, on the home of the backend. */
+export const msb = Effect.fn("msb")(function*(...args: ReadonlyArray<string>) {
+  const { home } = yield* Backend.Backend
+  const spawner = yield* ChildProcessSpawner
+  const program = "node_modules/@superradcompany/microsandbox-linux-x64-gnu/bin/msb"
+  return yield* spawner.string(
+    ChildProcess.make(program, args, { env: { MSB_HOME: home }, extendEnv: true, stderr: "ignore" })
+  )
+})
+
 /** A line of `exec.log`, as the runtime writes it. */
 export const line = (millis: number, text: string, source = "stdout", id?: number): string =>
   `${JSON.stringify({ t: new Date(millis).toISOString(), s: source, d: text, ...(id === undefined ? {} : { id }) })}\n`

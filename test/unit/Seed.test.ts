@@ -56,7 +56,10 @@ describe("the seed", () => {
       "Image",
       "ImageInfo",
       "ImageDetail",
-      "ImagePruneReport"
+      "ImagePruneReport",
+      "Snapshot",
+      "SnapshotInfo",
+      "SnapshotVerifyReport"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!]?$/)

@@ -455,7 +455,8 @@ export interface Sandbox {
   /**
    * Keeps the sandbox's disk, or all of it with `full`, as a snapshot for {@link restore}. It may run, be paused, or have
    * stopped, and stays so. Fails with `SnapshotAlreadyExists`, or with `CaptureUnsupported` when its root is a directory.
-   * A snapshot that was being published when this was interrupted is kept.
+   * When this is interrupted nothing goes on, and a snapshot that was being published is whole, and kept. One that is known
+   * by its name only: `Snapshot.create`.
    */
   readonly snapshot: (
     name: string,

@@ -1,12 +1,12 @@
-//! Snapshots: a sandbox kept as an artifact, and sandboxes made of one.
+//! Restoring: sandboxes that are made of a snapshot.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use microsandbox::MicrosandboxResult;
 use microsandbox::backend::with_backend;
 use microsandbox::sandbox::{RestoreBuilder, Sandbox as EngineSandbox};
-use microsandbox::snapshot::{Snapshot, SnapshotScope};
 use napi_derive::napi;
 
 use crate::attempt::Attempt;
@@ -16,33 +16,10 @@ use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
-use crate::pause::{current, flush_policy, settled};
 use crate::progress::Progress;
 use crate::sandbox::{Ending, SETTLE, Sandbox, check_runtime};
 use crate::slot::InEngine;
-
-/// What to keep of a sandbox, and how.
-#[napi(object, object_to_js = false)]
-pub struct SnapshotOptions {
-    pub name: String,
-    /// Memory and programs too, and not only the disk.
-    pub full: bool,
-    #[napi(ts_type = "'auto' | 'required' | 'skip'")]
-    pub guest_flush: String,
-    pub record_integrity: bool,
-    pub labels: BTreeMap<String, String>,
-}
-
-/// A snapshot that was made.
-#[napi(object, object_from_js = false)]
-pub struct SnapshotInfo {
-    pub id: String,
-    /// What a restore takes.
-    pub reference: String,
-    pub digest: String,
-    #[napi(ts_type = "'disk' | 'full'")]
-    pub scope: String,
-}
+use crate::snapshot::of_archive;
 
 /// What a sandbox is made of that comes from a snapshot.
 #[napi(object, object_to_js = false)]
@@ -70,23 +47,6 @@ pub struct RestoreOptions {
 }
 
 #[napi]
-impl Sandbox {
-    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. A snapshot that was being published when this was
-    /// cancelled is kept.
-    #[napi(ts_return_type = "Promise<Outcome<SnapshotInfo>>")]
-    pub async fn snapshot(&self, options: SnapshotOptions, token: &CancelToken) -> napi::Result<Outcome<SnapshotInfo>> {
-        Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
-            let kept = cancel.guard(Box::pin(snapshot(&value.sandbox, options))).await;
-            if kept.is_err() {
-                settled(value.sandbox.backend(), value.sandbox.name()).await;
-            }
-            kept
-        }))
-        .await)
-    }
-}
-
-#[napi]
 impl Backend {
     /// Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers.
     #[napi(ts_return_type = "Promise<Outcome<Sandbox>>")]
@@ -101,29 +61,6 @@ impl Backend {
     }
 }
 
-async fn snapshot(sandbox: &EngineSandbox, options: SnapshotOptions) -> MicrosandboxResult<SnapshotInfo> {
-    let backend = sandbox.backend();
-    current(sandbox, backend).await?;
-    let mut builder =
-        Snapshot::builder(options.name).from_sandbox(sandbox.name()).guest_flush(flush_policy(&options.guest_flush)?);
-    for (name, value) in options.labels {
-        builder = builder.label(name, value);
-    }
-    if options.full {
-        builder = builder.full();
-    }
-    if options.record_integrity {
-        builder = builder.record_integrity();
-    }
-    let snapshot = with_backend(backend.clone(), builder.create()).await?;
-    Ok(SnapshotInfo {
-        id: snapshot.id().to_string(),
-        reference: snapshot.reference().value().to_owned(),
-        digest: snapshot.digest().to_owned(),
-        scope: if snapshot.manifest().scope == SnapshotScope::Full { "full" } else { "disk" }.to_owned(),
-    })
-}
-
 async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Cancel) -> Result<Sandbox, Stop> {
     check_runtime(&value.backend)?;
     let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session, false)?;
@@ -132,10 +69,12 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
     let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
     cancel.guard(async { Ok::<_, Failure>(()) }).await?;
+    // An archive that is broken is told as one.
+    let told: fn(Stop) -> Stop = if Path::new(&options.snapshot).is_file() { of_archive } else { |stop| stop };
     let mut boot = Box::pin(with_backend(backend, async { build(options)?.restore().await }));
     let stop = match cancel.guard(&mut boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(stop) => stop,
+        Err(stop) => told(stop),
     };
     if matches!(stop, Stop::Cancelled) {
         // The engine copies a snapshot in threads that go on when its future is dropped, and would make the sandbox's

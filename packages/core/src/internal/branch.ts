@@ -7,13 +7,12 @@ import type * as Scope from "effect/Scope"
 import type { BranchOptions, PauseOptions } from "../Branch.ts"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox } from "../Sandbox.ts"
-import { type Options as SnapshotOptions, Snapshot } from "../Snapshot.ts"
+import type { Options as SnapshotOptions } from "../Snapshot.ts"
 import { decodeOptions, type Subject } from "./failure.ts"
-import { Labels, Name, OnClose as OnCloseSchema, Text } from "./inputs.ts"
+import { Labels, Name, OnClose as OnCloseSchema } from "./inputs.ts"
 import { freshName } from "./names.ts"
 import { attributesOf, call, type Engine, operation, subjectOf, type Target } from "./operation.ts"
-
-const GuestFlush = Schema.Literals(["auto", "required", "skip"])
+import { captured as kept, Create, GuestFlush, toSnapshot } from "./snapshot.ts"
 
 const Capture = {
   guestFlush: Schema.optional(GuestFlush),
@@ -33,11 +32,7 @@ const Children = Schema.Union([
 
 const BranchManySchema = Schema.Struct({ names: Children, ...Capture, onClose: Schema.optional(OnCloseSchema) })
 
-const SnapshotSchema = Schema.Struct({
-  name: Text.check(Schema.isMinLength(1)),
-  full: Schema.optional(Schema.Boolean),
-  ...Capture
-})
+const SnapshotSchema = Schema.Struct(Create)
 
 /** How a child becomes a sandbox of a scope. */
 export interface Acquire {
@@ -107,13 +102,13 @@ export const branch = (target: Target, acquire: Acquire) => {
       )
     }),
     snapshot: Effect.fn("Sandbox.snapshot", { attributes })(function*(name: string, options: SnapshotOptions = {}) {
-      const { full = false, name: given, ...rest } = yield* decodeSnapshot({ ...options, name })
+      const given = yield* decodeSnapshot({ ...options, name })
       const snapshot = yield* call(
         target,
         "Sandbox.snapshot",
-        (handle, token) => handle.snapshot({ name: given, full, ...captured(rest) }, token)
+        (handle, token) => handle.snapshot(kept(given), token)
       )
-      return new Snapshot({ name: given, ...snapshot })
+      return toSnapshot(snapshot)
     })
   }
 }

@@ -79,6 +79,35 @@ export declare class Backend {
   pullImage(options: PullImageOptions, progress: Progress, token: CancelToken): Promise<Outcome<ImageInfo>>
   /** Make a sandbox of a snapshot. When this fails or is cancelled, the name is free again before it answers. */
   restoreSandbox(options: RestoreOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
+  /** The same of the sandbox that has this name. */
+  createSnapshot(sandbox: string, options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
+  /** Write an archive of a sandbox, without a snapshot in between. A cancel leaves no file. */
+  createSnapshotArchive(sandbox: string, path: string, options: SnapshotOptions, archive: SnapshotArchiveOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
+  /** Read the descriptor of a snapshot. */
+  openSnapshot(reference: string, token: CancelToken): Promise<Outcome<SnapshotDetail>>
+  /** Look a snapshot up. */
+  getSnapshot(reference: string, token: CancelToken): Promise<Outcome<SnapshotInfo>>
+  /** All snapshots of the catalogue, the newest first. */
+  listSnapshots(token: CancelToken): Promise<Outcome<Array<SnapshotInfo>>>
+  /** The snapshots of a directory, whether or not the catalogue has them. */
+  listSnapshotDirectory(path: string, token: CancelToken): Promise<Outcome<Array<SnapshotDetail>>>
+  /** Put the snapshots of a directory into the catalogue, and say how many these are. */
+  reindexSnapshots(path: string | undefined | null, token: CancelToken): Promise<Outcome<number>>
+  /** Compare a snapshot with the digests that were recorded. */
+  verifySnapshot(reference: string, token: CancelToken): Promise<Outcome<SnapshotVerification>>
+  /** Write a snapshot into an archive. A cancel leaves no file, and the one that was there before. */
+  saveSnapshot(reference: string, path: string, options: SnapshotSaveOptions, token: CancelToken): Promise<Outcome<void>>
+  /** Write a copy of a snapshot of a disk into an archive, with other labels. A cancel leaves no file. */
+  copySnapshot(reference: string, path: string, labels: Record<string, string>, recordIntegrity: boolean, token: CancelToken): Promise<Outcome<SnapshotDetail>>
+  /**
+   * Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is whole,
+   * and kept; otherwise a failure or a cancel leaves nothing.
+   */
+  loadSnapshots(paths: Array<string>, options: SnapshotLoadOptions, token: CancelToken): Promise<Outcome<Array<SnapshotInfo>>>
+  /** Remove a snapshot. It is not cancelled when it has begun. */
+  removeSnapshot(reference: string, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Read the head of a group, or make `group:member` its head. */
+  snapshotGroupHead(selector: string, token: CancelToken): Promise<Outcome<SnapshotHead>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -214,11 +243,6 @@ export declare class Sandbox {
   pause(guestFlush: 'auto' | 'required' | 'skip', token: CancelToken): Promise<Outcome<void>>
   /** Let a paused VM run on. One that runs is no failure. When this is cancelled, the VM may run or not. */
   resume(token: CancelToken): Promise<Outcome<void>>
-  /**
-   * Keep the sandbox as a snapshot. It goes on, or stays as it is. A snapshot that was being published when this was
-   * cancelled is kept.
-   */
-  snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotInfo>>
   get name(): string
   get id(): string
   /** It ran already when this handle was made: the call that made it has begun nothing. */
@@ -256,6 +280,11 @@ export declare class Sandbox {
    * what keeps the promise that nothing is left.
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
+  /**
+   * Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled is
+   * whole, and kept.
+   */
+  snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /** Carry a file or a tree of the host into the guest. */
   upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
   /** Carry a file or a tree of the guest to the host. */
@@ -1004,13 +1033,91 @@ export interface SkippedEntry {
   why: 'special' | 'link' | 'name' | 'vanished'
 }
 
-/** A snapshot that was made. */
-export interface SnapshotInfo {
+/** How to write an archive of a sandbox. */
+export interface SnapshotArchiveOptions {
+  plainTar: boolean
+  /** In the place of a file that is there. */
+  overwrite: boolean
+}
+
+/** A snapshot as its descriptor has it. */
+export interface SnapshotDetail {
   id: string
   /** What a restore takes. */
   reference: string
+  path: string
+  name?: string
+  group?: string
   digest: string
   scope: 'disk' | 'full'
+  parent?: string
+  image: string
+  imageDigest: string
+  sandbox?: string
+  rootDisk: 'managed' | 'flat' | 'tmpfs'
+  consistency: 'crash-consistent' | 'filesystem-consistent' | 'application-consistent'
+  format?: 'raw' | 'qcow2'
+  filesystem?: string
+  size?: bigint
+  layers: Array<SnapshotLayer>
+  checkpoint?: string
+  labels: Record<string, string>
+  /** RFC 3339. */
+  createdAt: string
+  head?: SnapshotHead
+}
+
+/** The head of a group, and how it came to be that. */
+export interface SnapshotHead {
+  group: string
+  previous?: string
+  head: string
+  reason: 'initialized' | 'fast-forwarded' | 'selected' | 'unchanged' | 'diverged' | 'unknown-ancestry' | 'ambiguous-candidates'
+  changed: boolean
+}
+
+/** A snapshot as the backend's catalogue has it. */
+export interface SnapshotInfo {
+  id: string
+  reference: string
+  path?: string
+  name?: string
+  group?: string
+  digest: string
+  scope: 'disk' | 'full'
+  parent?: string
+  image: string
+  format?: 'raw' | 'qcow2'
+  filesystem?: string
+  size?: bigint
+  checkpoint?: string
+  state: string
+  locality: string
+  availability: string
+  migration: string
+  migrationError?: string
+  /** Milliseconds since 1970. */
+  createdAt: number
+  head?: SnapshotHead
+}
+
+/** One layer of the disk, the oldest first. */
+export interface SnapshotLayer {
+  id: string
+  format: 'raw' | 'qcow2'
+  /** As the guest sees it. */
+  size: bigint
+  parent?: string
+  algorithm?: string
+  digest?: string
+}
+
+/** Where to put what comes of archives. */
+export interface SnapshotLoadOptions {
+  directory?: string
+  base?: string
+  group?: string
+  setHead: boolean
 }
 
 /** What to keep of a sandbox, and how. */
@@ -1021,6 +1128,28 @@ export interface SnapshotOptions {
   guestFlush: 'auto' | 'required' | 'skip'
   recordIntegrity: boolean
   labels: Record<string, string>
+  /** Where its group is; the backend's own directory when absent. */
+  directory?: string
+  /** The name of its sandbox when absent. */
+  group?: string
+}
+
+/** What to put into an archive of a snapshot. */
+export interface SnapshotSaveOptions {
+  parents: boolean
+  image: boolean
+  plainTar: boolean
+  since?: string
+  lastLayers?: number
+}
+
+/** What came of comparing a snapshot with the digests that were recorded. */
+export interface SnapshotVerification {
+  digest: string
+  path: string
+  algorithm?: string
+  disk?: string
+  checkpoint?: string
 }
 
 /** How to stop: ask, wait for `grace_ms`, then kill if allowed. */
