@@ -33,6 +33,7 @@ mod pull;
 mod restore;
 mod runtime;
 mod sandbox;
+mod setup;
 mod slot;
 mod transfer;
 mod tree;
