@@ -20,7 +20,7 @@ pub(crate) fn check(home: &Path, run_dir: &Path) -> Result<(), Failure> {
 pub(crate) fn report(home: &Path, run_dir: &Path) -> (PathBuf, Vec<Failure>) {
     let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
     let existing = home.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
-    let mut failures = Vec::from_iter(check_length(&home, run_dir).err());
+    let mut failures: Vec<Failure> = check_length(&home, run_dir).err().into_iter().collect();
     match Probe::create(&existing) {
         Err(error) => failures.push(Failure::home_not_writable(&home, &error)),
         Ok(probe) => {

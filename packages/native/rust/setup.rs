@@ -118,7 +118,7 @@ fn resolve(local: &LocalBackend) -> Result<ResolvedPair, Failure> {
         _ => msb_origin,
     };
     Ok(ResolvedPair {
-        version: resolve_runtime_version(&msb_path)?.map(|version| version.to_string()),
+        version: resolve_runtime_version(&msb_path).ok().flatten().map(|version| version.to_string()),
         msb: msb_path.display().to_string(),
         msb_origin: msb_origin.to_owned(),
         libkrunfw: libkrunfw_path.display().to_string(),

@@ -80,6 +80,9 @@ export declare class Engine {
    * still alive. Idempotent.
    */
   close(): Promise<LiveHandles>
+  resolveRuntime(options: LocalOptions, token: CancelToken): Promise<Outcome<ResolvedPair>>
+  checkHome(options: LocalOptions, token: CancelToken): Promise<Outcome<HomeReport>>
+  installRuntime(options: InstallOptions, token: CancelToken): Promise<Outcome<ResolvedPair>>
 }
 
 /** A program that was started. */
@@ -434,6 +437,7 @@ export type Failure =
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
+  | { _tag: 'RuntimeArchiveInvalid', message: string, path: string }
   | { _tag: 'RootfsNotFound'; message: string; path: string }
   | { _tag: 'RollbackIncomplete'; message: string; sandbox: string }
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
@@ -1029,3 +1033,13 @@ export interface VsockOptions {
   port: number
   datagram: boolean
 }
+
+export interface ResolvedPair {
+  msb: string
+  msbOrigin: 'environment' | 'package' | 'configuration' | 'home'
+  version?: string
+  libkrunfw: string
+  libkrunfwOrigin: 'environment' | 'package' | 'configuration' | 'home' | 'beside'
+}
+export interface HomeReport { home: string, existing: string, failures: Array<Failure> }
+export interface InstallOptions { home?: string, pair?: RuntimePair, directory?: string, archive?: string, sha256?: string, force: boolean }
