@@ -236,6 +236,8 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("the ru
         tar -C pair -cf plain.tar.gz msb ${library}
         tar -C "$2" -czf - bin lib | head -c 1000000 > cut.tar.gz
         head -c 100 text.tar.gz > cutearly.tar.gz; head -c -6 text.tar.gz > cutlate.tar.gz
+        mkdir large; cp pair/* large; truncate -s 257M large/msb
+        tar -C large -cf - msb ${library} | gzip -1 > large.tar.gz
         : > empty.tar.gz`,
         source,
         npm
@@ -254,6 +256,9 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("the ru
         [archive("cutearly"), "RuntimeArchiveInvalid", "cutearly.tar.gz"],
         [archive("cutlate"), "RuntimeArchiveInvalid", "cutlate.tar.gz"],
         [archive("empty"), "RuntimeArchiveInvalid", "empty.tar.gz"],
+        // It has some megabytes, and unfolds to more than a pair ever has.
+        [archive("large"), "RuntimeArchiveInvalid", "too large"],
+        [{ directory: at("large") }, "HostIo", "too large"],
         [{ archive: at("text.tar.gz"), sha256: "0".repeat(64) }, "RuntimeArchiveInvalid", "SHA-256"],
         [{ archive: at("fifo") }, "RuntimeArchiveInvalid", "no file"],
         [archive("missing"), "HostIo", "missing"],

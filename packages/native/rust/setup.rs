@@ -68,7 +68,8 @@ impl Engine {
         options: LocalOptions,
         token: &CancelToken,
     ) -> napi::Result<Outcome<ResolvedPair>> {
-        Ok(self.state.run(token.token(), |_| async move { Ok(resolve(&local(options.home)?)?) }).await)
+        let found = || local(options.home).and_then(|local| resolve(&local)).map_err(Stop::Failed);
+        Ok(self.state.run(token.token(), |_| async move { found() }).await)
     }
 
     /// What is wrong with a home, which need not exist. Nothing stays that was not there.
@@ -235,7 +236,7 @@ impl Drop for Stage {
 }
 
 /// Each half has some 50 MB: what has more is none, such as what a small archive unfolds to without end.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 256 << 20;
 
 const CHUNK: usize = 1 << 20;
 
@@ -370,7 +371,7 @@ impl Work {
         }
         let invalid = |error: io::Error| Failure::runtime_archive_invalid(path, &error.to_string());
         let mut bytes = Hashed { file: File::open(path).map_err(unreadable)?, hash: Sha256::new() };
-        let mut archive = tar::Archive::new(GzDecoder::new(&mut bytes));
+        let mut archive = tar::Archive::new(GzDecoder::new(&mut bytes).take(2 * LARGEST));
         for entry in archive.entries().map_err(invalid)? {
             self.continues()?;
             let mut entry = entry.map_err(invalid)?;
@@ -388,7 +389,11 @@ impl Work {
         }
         // The end of the compressed data has its checksum, and what is behind it counts for the archive's.
         let nothing = |_: &[u8]| Ok(());
-        self.each_chunk(&mut archive.into_inner(), &invalid, nothing)?;
+        let mut rest = archive.into_inner();
+        self.each_chunk(&mut rest, &invalid, nothing)?;
+        if rest.limit() == 0 {
+            return Err(Stop::Failed(invalid(io::Error::other("it is too large"))));
+        }
         self.each_chunk(&mut bytes, &invalid, nothing)?;
         let actual = hexadecimal(&bytes.hash.finalize());
         if let Some(expected) = sha256.filter(|expected| !expected.eq_ignore_ascii_case(&actual)) {
@@ -421,7 +426,7 @@ fn is_half(name: &Path, half: &Path) -> bool {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A file, and the hash of what was read of it.
