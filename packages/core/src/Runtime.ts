@@ -167,16 +167,24 @@ export interface InstallOptions extends EnsureOptions {
 
 const Given = Text.check(Schema.isMinLength(1))
 
-const Source = Schema.Union([
-  Schema.Literal("npm"),
-  Schema.Struct({ directory: Given }),
-  Schema.Struct({
-    archive: Given,
-    sha256: Schema.optional(
-      Schema.String.check(Schema.isPattern(/^[0-9a-fA-F]{64}$/, { expected: "64 hexadecimal digits" }))
-    )
+/** One struct and not one for each kind, so that a mistake is told of by the field that has it. */
+const Files = Schema.Struct({
+  directory: Schema.optional(Given),
+  archive: Schema.optional(Given),
+  sha256: Schema.optional(
+    Schema.String.check(Schema.isPattern(/^[0-9a-fA-F]{64}$/, { expected: "64 hexadecimal digits" }))
+  )
+}).check(
+  Schema.makeFilter(({ archive, directory, sha256 }) => {
+    if ((archive === undefined) === (directory === undefined)) {
+      return "must have a directory or an archive, and not both"
+    }
+    return sha256 === undefined || archive !== undefined ||
+      { path: ["sha256"], issue: "is that of an archive, and there is none" }
   })
-])
+)
+
+const Source = Schema.Union([Schema.Literal("npm"), Files])
 
 const EnsureSchema = Schema.Struct({ from: Schema.optional(Source) })
 
@@ -201,7 +209,10 @@ const fromNpm = (operation: string) =>
       : Effect.succeed({ pair })
   })
 
-const put = Effect.fnUntraced(function*(operation: string, { force = false, from = "npm", home }: InstallOptions) {
+const put = Effect.fnUntraced(function*(
+  operation: string,
+  { force = false, from = "npm", home }: typeof InstallSchema.Type
+) {
   const backend = yield* Backend
   const source = from === "npm" ? yield* fromNpm(operation) : defined(from)
   const what = { ...source, force, home: home ?? backend.home }

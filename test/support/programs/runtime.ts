@@ -1,32 +1,52 @@
 /**
- * Asks for the runtime in a process of its own, whose environment and packages may be others, and prints what came of it.
+ * Asks for the runtime in a process of its own, whose environment and packages may be others, and prints the answers.
  *
- *     runtime.ts <home> resolve | installed | ensure | make [<directory>]
+ *     runtime.ts '[{ "what": "resolve" | "installed" | "ensure" | "make", "home": …, "directory": …, "env": { … } }, …]'
  *
- * `ensure` takes the runtime from the directory, `make` a root from it.
+ * `ensure` takes the runtime from the directory, `make` boots it.
  */
 import { Backend, type MicrosandboxError, Runtime, Sandbox } from "@effect-microsandbox/core"
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect } from "effect"
 
-const [home = "", what = "", directory = ""] = process.argv.slice(2)
+const questions: ReadonlyArray<{
+  readonly what: string
+  readonly home: string
+  readonly directory?: string
+  readonly env?: Record<string, string>
+}> = JSON.parse(process.argv[2] ?? "[]")
 
-const asked: Record<string, Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend>> = {
-  resolve: Runtime.resolve,
-  installed: Runtime.installed,
-  ensure: Runtime.ensure({ from: { directory } }),
-  make: Effect.scoped(Effect.asVoid(Sandbox.make({ image: directory, pullPolicy: "never" })))
+const asked = (
+  what: string,
+  directory: string
+): Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend> => {
+  switch (what) {
+    case "resolve":
+      return Runtime.resolve
+    case "installed":
+      return Runtime.installed
+    case "ensure":
+      return Runtime.ensure({ from: { directory } })
+    default:
+      return Effect.scoped(Effect.as(Sandbox.make({ image: directory, pullPolicy: "never" }), "made"))
+  }
 }
 
-const program = asked[what] ?? Effect.die(new Error(`unknown: ${what}`))
+/** The engine reads its variables anew for each backend and boot. */
+const variables = ["MSB_PATH", "MSB_LIBKRUNFW_PATH", "MSB_CONFIG_PATH"]
 
-program.pipe(
-  Effect.map((value) => ({ value })),
-  Effect.catchTag(
-    "MicrosandboxError",
-    ({ findings, message, reason }) => Effect.succeed({ findings, message, reason })
-  ),
-  Effect.flatMap((outcome) => Console.log(JSON.stringify(outcome))),
-  Effect.provide(Backend.layerLocal({ home })),
-  NodeRuntime.runMain
-)
+Effect.forEach(questions, ({ directory = "", env = {}, home, what }) =>
+  Effect.suspend(() => {
+    for (const variable of variables) delete process.env[variable]
+    Object.assign(process.env, env)
+    return asked(what, directory).pipe(Effect.provide(Backend.layerLocal({ home })))
+  }).pipe(
+    Effect.map((value) => ({ value })),
+    Effect.catchTag(
+      "MicrosandboxError",
+      ({ findings, message, reason }) => Effect.succeed({ findings, message, reason })
+    )
+  )).pipe(
+    Effect.flatMap((answers) => Console.log(JSON.stringify(answers))),
+    NodeRuntime.runMain
+  )

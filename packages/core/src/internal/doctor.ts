@@ -12,6 +12,7 @@ import * as Backend from "../Backend.ts"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import * as Sandbox from "../Sandbox.ts"
 import type { Finding } from "./finding.ts"
+import { hints } from "./hints.ts"
 
 /** A software CPU takes some ten seconds. */
 const patience = Duration.minutes(2)
@@ -32,39 +33,38 @@ export const boot = Effect.fn("Runtime.doctor.boot")(function*(
       yield* Effect.promise(() => fs.symlink(path.join(home, folder), path.join(place, folder)))
     }
     const root = path.join(place, "root")
-    yield* Effect.promise(() => makeRoot(root))
-    const [duration, booted] = yield* Sandbox.make({
-      image: root,
-      memory: "256 MiB",
-      network: false,
-      metricsInterval: false
-    }).pipe(
+    // Empty: no program is run in it, and the guest's agent brings itself along.
+    yield* Effect.promise(() => fs.mkdir(root))
+    const booted = yield* Sandbox.make({ image: root, memory: "256 MiB", network: false, metricsInterval: false }).pipe(
       Effect.flatMap((sandbox) => sandbox.ping),
+      Effect.timed,
       Effect.scoped,
       Effect.timeoutOption(patience),
       Effect.provide(Layer.provide(
         Backend.layerLocalNoDeps({ home: place, sweep: false }),
         Layer.succeed(Native.Native, native)
       )),
-      Effect.result,
-      Effect.timed
+      Effect.result
     )
-    return report(duration, booted)
+    return report(booted)
   }))
 })
 
 const report = (
-  duration: Duration.Duration,
-  booted: Result.Result<Option.Option<Duration.Duration>, MicrosandboxError>
+  booted: Result.Result<Option.Option<readonly [up: Duration.Duration, ping: Duration.Duration]>, MicrosandboxError>
 ): Finding => {
   const check = "boot"
-  const within = Duration.format(Result.isSuccess(booted) && Option.isNone(booted.success) ? patience : duration)
   if (Result.isFailure(booted)) {
-    return { check, status: "failed", message: `no VM came up: ${booted.failure.reason.message}`, duration }
+    const { reason } = booted.failure
+    const fix = hints[reason._tag]
+    const message = `no VM came up: ${reason.message}`
+    return { check, status: "failed", message, ...(fix === undefined ? {} : { fix }) }
   }
-  return Option.isNone(booted.success)
-    ? { check, status: "failed", message: `no VM was up within ${within}`, duration }
-    : { check, status: "ok", message: `a VM was up within ${within}`, duration }
+  if (Option.isNone(booted.success)) {
+    return { check, status: "failed", message: `no VM was up within ${Duration.format(patience)}` }
+  }
+  const [duration] = booted.success.value
+  return { check, status: "ok", message: `a VM was up within ${Duration.format(duration)}`, duration }
 }
 
 export const skipped = (message: string): Finding => ({ check: "boot", status: "skipped", message })
@@ -85,12 +85,3 @@ const temporaryHome = Effect.fnUntraced(function*(
   }
   return undefined
 })
-
-/** No program is run in it: the guest's agent brings itself along, and looks a user up. */
-const makeRoot = async (root: string): Promise<void> => {
-  for (const directory of ["dev", "etc", "proc", "run", "sys", "tmp"]) {
-    await fs.mkdir(path.join(root, directory), { recursive: true })
-  }
-  await fs.writeFile(path.join(root, "etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")
-  await fs.writeFile(path.join(root, "etc/group"), "root:x:0:\n")
-}
