@@ -31,6 +31,7 @@ const files = file("vm/conformance/Files")
 const pull = file("store/Pull")
 const image = file("store/Image")
 const written = file("store/Logs")
+const paired = file("store/Runtime")
 
 const attached = file("vm/Attach")("is let go of within bounds when it is interrupted, and its program too")
 const terminal = file("vm/Attach")("is the program's: its size and kind, its keys, its exit; and then it is as it was")
@@ -57,6 +58,10 @@ const watched = metrics("come at once and then at their interval, without a burs
 const carried = file("vm/Transfer")("carries one file to the very path that is named, and follows a link that is named")
 const read = written("are read by source, time and number, in the order of their time")
 const resumed = written("are followed through rotations, from a cursor too")
+const resolved = paired("is the first pair that is named, and each half says from where it comes")
+const installed = paired(
+  "is put into a home from npm, a directory or an archive, byte for byte, and is left as it is then"
+)
 const shared = files("has what its programs have, and they have what it is given")
 const transferred = files("takes and gives a large file with an equal hash")
 const paced = files("gives a reader what it asks for and nothing more")
@@ -327,6 +332,30 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#content_digest": row("Snapshot.Verification.contentDigest", verified)
   },
   Microsandbox: {
-    ".all_sandbox_metrics": row("Metrics.all", sampled)
+    ".all_sandbox_metrics": row("Metrics.all", sampled),
+    ".version": row(
+      "Runtime.addonVersion",
+      file("unit/versions")(
+        "of the packages are one, in each package, its dependants, its platform packages and the crate"
+      )
+    ),
+    ".runtime_version": row(
+      "Runtime.version",
+      paired("is installed when a boot would find it whole and of the right version")
+    ),
+    ".installed?": row(
+      "Runtime.installed",
+      paired("is installed when a boot would find it whole and of the right version")
+    ),
+    ".install": row("Runtime.install", installed),
+    ".setup": row("Runtime.install", installed),
+    ".ensure_runtime!": row(
+      "Runtime.ensure",
+      paired("is ensured: put there when there is none at all, and told when it cannot be launched")
+    ),
+    ".runtime_path": row("Runtime.Resolved.msb", resolved),
+    // MSB_PATH and MSB_LIBKRUNFW_PATH name another pair.
+    ".runtime_path=": row("Runtime.Resolved.msb", resolved),
+    ".libkrunfw_path=": row("Runtime.Resolved.libkrunfw", resolved)
   }
 }

@@ -1,9 +1,10 @@
 /** What is refused before a VM is started, and what that leaves: nothing. */
 import { type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem, Path } from "effect"
+import { Effect, FileSystem } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
+import { checkoutWithoutRuntime } from "../support/Checkout.ts"
 import { layerBackend, sandboxDirectories, temporaryDirectory } from "../support/Sandboxes.ts"
 
 const whyNot = (options: Sandbox.Options) =>
@@ -21,27 +22,6 @@ const whyNotWith = Effect.fn("whyNotWith")(function*(env: Record<string, string>
     })
   )
   return JSON.parse(output) as MicrosandboxError.Reason
-})
-
-/** This checkout, as it is where the runtime's npm package was not installed. */
-const checkoutWithoutRuntime = Effect.gen(function*() {
-  const fs = yield* FileSystem.FileSystem
-  const path = yield* Path.Path
-  const checkout = yield* temporaryDirectory
-  for (const directory of ["packages/core/src", "packages/native/src", "packages/native/binding", "test/support"]) {
-    yield* fs.copy(directory, path.join(checkout, directory))
-  }
-  for (const name of ["core", "native"]) {
-    yield* fs.copyFile(`packages/${name}/package.json`, path.join(checkout, `packages/${name}/package.json`))
-  }
-  const modules = path.join(checkout, "node_modules")
-  yield* fs.makeDirectory(modules)
-  for (const name of yield* fs.readDirectory("node_modules")) {
-    if (name === "@superradcompany" || name === "@effect-microsandbox") continue
-    yield* fs.symlink(path.resolve("node_modules", name), path.join(modules, name))
-  }
-  yield* fs.symlink(path.join(checkout, "packages"), path.join(modules, "@effect-microsandbox"))
-  return checkout
 })
 
 layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandbox that cannot be", (it) => {

@@ -1,3 +1,4 @@
+import { Runtime } from "@effect-microsandbox/core"
 import { Native } from "@effect-microsandbox/native"
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
@@ -8,6 +9,7 @@ const json = (path: string) => JSON.parse(read(path))
 describe("versions", () => {
   it("of the runtime are one, in the constant, the crate, its lock and the runtime package", () => {
     const version = Native.runtimeVersion
+    assert.strictEqual(Runtime.version, version)
     assert.include(read("packages/native/Cargo.toml"), `microsandbox = { version = "=${version}"`)
     assert.include(read("packages/native/Cargo.lock"), `name = "microsandbox"\nversion = "${version}"`)
     assert.strictEqual(
@@ -18,6 +20,7 @@ describe("versions", () => {
 
   it("of the packages are one, in each package, its dependants, its platform packages and the crate", () => {
     const { version } = json("packages/native/package.json")
+    assert.strictEqual(Runtime.addonVersion, version)
     assert.match(read("packages/native/Cargo.toml"), new RegExp(`^version = "${version}"$`, "m"))
     for (const name of ["core", "ssh"]) {
       const manifest = json(`packages/${name}/package.json`)

@@ -12,6 +12,7 @@
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
+import { Finding } from "./internal/finding.ts"
 import { hints } from "./internal/hints.ts"
 
 const text = { message: Schema.String }
@@ -939,6 +940,18 @@ export class HomeWithoutXattrs extends Schema.TaggedError<HomeWithoutXattrs>()("
 }) {}
 
 /**
+ * A file is no archive of a runtime pair: it is damaged, has something else in it, or has another hash.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class RuntimeArchiveInvalid extends Schema.TaggedError<RuntimeArchiveInvalid>()("RuntimeArchiveInvalid", {
+  ...text,
+  path: Schema.String
+}) {}
+
+/**
  * The directory or disk that was named as the root file system is missing.
  *
  * @stability unstable
@@ -1214,6 +1227,7 @@ export const Reason = Schema.Union([
   HomeNotWritable,
   HomeWithoutXattrs,
   RootfsNotFound,
+  RuntimeArchiveInvalid,
   RollbackIncomplete,
   SandboxBusy,
   SandboxPaused,
@@ -1244,7 +1258,8 @@ export type Reason = typeof Reason.Type
  *
  * **Details**
  *
- * The message ends with what to do, where that is known.
+ * The message ends with what to do, where that is known. A boot that failed for what is wrong with the machine says that too,
+ * in `findings`.
  *
  * @stability unstable
  * @category errors
@@ -1256,12 +1271,19 @@ export class MicrosandboxError extends Schema.TaggedError<MicrosandboxError>()("
   /** The name of the sandbox that it was about, if it was about one. */
   sandbox: Schema.optionalKey(Schema.String),
   /** Why it failed. */
-  reason: Reason
+  reason: Reason,
+  /** What is wrong with the machine that can explain it, when a boot failed: see `Runtime.doctor`. */
+  findings: Schema.optionalKey(Schema.NonEmptyArray(Finding))
 }) {
   override get message(): string {
     const of = this.sandbox === undefined ? this.operation : `${this.operation} (${this.sandbox})`
-    const hint = hints[this.reason._tag]
-    return hint === undefined ? `${of}: ${this.reason.message}` : `${of}: ${this.reason.message}. To mend it: ${hint}`
+    const findings = this.findings ?? []
+    const causes = [this.reason.message, ...findings.map(({ message }) => message)]
+    const fixes = findings.flatMap(({ fix }) => fix === undefined ? [] : [fix])
+    const mend = fixes.length > 0 ? fixes : [hints[this.reason._tag]].filter((hint) => hint !== undefined)
+    // A finding may say what the reason says.
+    const message = `${of}: ${[...new Set(causes)].join("; ")}`
+    return mend.length === 0 ? message : `${message}. To mend it: ${[...new Set(mend)].join("; ")}`
   }
 }
 

@@ -86,6 +86,14 @@ export * as Modify from "./Modify.ts"
 export * as Progress from "./Progress.ts"
 
 /**
+ * The runtime pair, and whether a machine can run sandboxes.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Runtime from "./Runtime.ts"
+
+/**
  * Sandboxes: real microVMs, as scoped values and layers.
  *
  * @stability unstable

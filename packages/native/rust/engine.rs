@@ -194,7 +194,7 @@ pub fn use_runtime(pair: RuntimePair) -> bool {
 /// One engine: made when the `Native` service is built, closed when its scope closes.
 #[napi]
 pub struct Engine {
-    state: Arc<EngineState>,
+    pub(crate) state: Arc<EngineState>,
 }
 
 #[napi]

@@ -342,6 +342,10 @@ pub enum Failure {
         message: String,
         path: String,
     },
+    RuntimeArchiveInvalid {
+        message: String,
+        path: String,
+    },
     RollbackIncomplete {
         message: String,
         sandbox: String,
@@ -471,6 +475,15 @@ impl Failure {
 
     pub(crate) fn rootfs_not_found(path: &str) -> Self {
         Self::RootfsNotFound { message: format!("no root file system at {path}"), path: path.into() }
+    }
+
+    pub(crate) fn runtime_archive_invalid(path: &Path, what: &str) -> Self {
+        let path = path.display().to_string();
+        Self::RuntimeArchiveInvalid { message: format!("{path} is no archive of a runtime pair: {what}"), path }
+    }
+
+    pub(crate) fn runtime_incomplete(message: String) -> Self {
+        Self::RuntimeIncomplete { message }
     }
 
     pub(crate) fn rollback_incomplete(name: &str, detail: &str, cause: &Stop) -> Self {

@@ -16,6 +16,21 @@ pub(crate) fn check(home: &Path, run_dir: &Path) -> Result<(), Failure> {
     xattr::set(&probe.0, "user.microsandbox.probe", b"1").map_err(|error| Failure::home_without_xattrs(home, &error))
 }
 
+/// All that [`check`] would find, and what exists of the home; none of it is made.
+pub(crate) fn report(home: &Path, run_dir: &Path) -> (PathBuf, Vec<Failure>) {
+    let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
+    let existing = home.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
+    let mut failures: Vec<Failure> = check_length(&home, run_dir).err().into_iter().collect();
+    match Probe::create(&existing) {
+        Err(error) => failures.push(Failure::home_not_writable(&home, &error)),
+        Ok(probe) => {
+            let marked = xattr::set(&probe.0, "user.microsandbox.probe", b"1");
+            failures.extend(marked.err().map(|error| Failure::home_without_xattrs(&home, &error)));
+        }
+    }
+    (existing, failures)
+}
+
 /// Every sandbox has sockets of the same path length, whatever its name: the name is hashed.
 fn check_length(home: &Path, run_dir: &Path) -> Result<(), Failure> {
     let agent = canonical_agent_endpoint(run_dir, "any");
@@ -67,6 +82,19 @@ mod tests {
         let limit = usize::try_from(limit).expect("a length");
         assert!(check_length(&of(limit), &of(limit).join("run")).is_ok());
         assert!(check_length(&of(limit + 1), &of(limit + 1).join("run")).is_err());
+    }
+
+    #[test]
+    fn a_home_that_does_not_exist_is_reported_on_by_what_does() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let home = directory.path().join("a/b");
+        let (existing, failures) = report(&home, &home.join("run"));
+        assert_eq!((existing.as_path(), failures.len()), (directory.path(), 0));
+        assert_eq!(std::fs::read_dir(directory.path()).expect("a list").count(), 0);
+
+        let long = PathBuf::from(format!("/proc/{}", "x".repeat(200)));
+        let (_, failures) = report(&long, &long.join("run"));
+        assert!(matches!(failures[..], [Failure::HomePathTooLong { .. }, Failure::HomeNotWritable { .. }]));
     }
 
     #[test]

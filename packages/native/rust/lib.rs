@@ -35,6 +35,7 @@ mod restore;
 mod runtime;
 mod sandbox;
 mod settle;
+mod setup;
 mod slot;
 mod snapshot;
 mod transfer;

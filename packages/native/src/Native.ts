@@ -38,6 +38,7 @@ export type {
   FileEntry,
   FileInfo,
   GuestFile,
+  HomeReport,
   ImageDetail,
   ImageInfo,
   ImagePrune,
@@ -57,6 +58,7 @@ export type {
   Progress,
   ProgressEvent,
   PullImageOptions,
+  ResolvedPair,
   Sandbox,
   SandboxConfig,
   SandboxInfo,
@@ -83,6 +85,24 @@ export type {
  * @since 0.1.0
  */
 export { runtimeVersion } from "./internal/addon.ts"
+
+/**
+ * The version of this package and of its addon.
+ *
+ * @stability unstable
+ * @category constants
+ * @since 0.1.0
+ */
+export { addonVersion } from "./internal/addon.ts"
+
+/**
+ * The runtime pair of the platform's npm package. Undefined when it is not installed, or there is none.
+ *
+ * @stability unstable
+ * @category queries
+ * @since 0.1.0
+ */
+export { runtimePair } from "./internal/addon.ts"
 
 /**
  * Why a call failed, as plain data: the addon's own failures and those of loading it.

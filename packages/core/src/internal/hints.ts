@@ -32,6 +32,7 @@ export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
   HomePathTooLong: "use a shorter home, such as one below /tmp, or set MSB_HOME",
   HomeNotWritable: "choose a home that this user can write",
   HomeWithoutXattrs: "put the home on ext4, xfs or btrfs (a tmpfs needs Linux 6.6)",
+  RuntimeArchiveInvalid: "take the .tar.gz of the engine's release of this platform and version, and its SHA-256",
   RootfsNotFound: "check the path; an image reference must not start with /, ./ or ../",
   RollbackIncomplete: "remove the sandbox by name (Sandbox.remove)",
   SandboxPaused: "resume it first: sandbox.resume",

@@ -16,6 +16,7 @@ import { toInfo, toStopResult } from "./catalogue.ts"
 import * as exec from "./exec.ts"
 import { decodeOptions, mapFailure, type Subject, toError } from "./failure.ts"
 import { makeFileSystem } from "./fileSystem.ts"
+import { explained } from "./host.ts"
 import { Span, toMillis } from "./inputs.ts"
 import { logs } from "./logs.ts"
 import { metrics } from "./metrics.ts"
@@ -44,12 +45,12 @@ interface Ending {
 }
 
 const makeSandbox = (
-  { native, watch }: Engine,
+  { home, native, watch }: Engine,
   handle: Native.Sandbox,
   ending: Ending,
   scope: Scope.Scope
 ): Sandbox => {
-  const target: Target = { native, watch, handle, name: handle.name }
+  const target: Target = { home, native, watch, handle, name: handle.name }
   const attributes = attributesOf(target)
   const path = makePath(handle.workdir ?? "/")
   const fs = makeFileSystem(target, path)
@@ -96,6 +97,7 @@ const makeSandbox = (
       const how = toNativeStop(yield* decodeRestart(options))
       const boot = yield* makeBoot(native)
       yield* call(target, "Sandbox.restart", (handle, token) => handle.restart(how, boot.progress, token)).pipe(
+        explained(target),
         withStages(boot, subjectOf("Sandbox.restart", target))
       )
     }),
@@ -164,7 +166,11 @@ export const acquireSandbox = (
     const handle = yield* engine.native.acquire(
       (token) => run(token, boot.progress),
       (handle) => close(handle, ending ?? { onClose: undo(handle) }, span)
-    ).pipe(mapFailure(subject), withStages(boot, name === undefined ? subject : { ...subject, sandbox: name }))
+    ).pipe(
+      mapFailure(subject),
+      explained(engine),
+      withStages(boot, name === undefined ? subject : { ...subject, sandbox: name })
+    )
     ending = { onClose: typeof onClose === "function" ? onClose(handle) : onClose }
     return makeSandbox(engine, handle, ending, yield* Effect.scope)
   })

@@ -17,6 +17,9 @@ export type LoadFailure =
 /** The one runtime version that this package launches; the addon and package.json are held against it. */
 export const runtimeVersion = "0.7.2"
 
+/** The version of this package, and of the addon that it loads. */
+export const addonVersion: string = packageJson.version
+
 const require = createRequire(import.meta.url)
 
 /** Platforms that an addon is published for, by Node's names. */
@@ -53,7 +56,7 @@ const reasonOf = (cause: unknown): string =>
 
 const checkVersions = (addon: Addon): Effect.Effect<Addon, LoadFailure> => {
   const actual = addon.versions()
-  const expected = { addon: packageJson.version, runtime: runtimeVersion }
+  const expected = { addon: addonVersion, runtime: runtimeVersion }
   return actual.addon === expected.addon && actual.runtime === expected.runtime
     ? Effect.succeed(addon)
     : Effect.fail({

@@ -129,6 +129,15 @@ export declare class Engine {
    * still alive. Idempotent.
    */
   close(): Promise<LiveHandles>
+  /** The pair that a boot in this home would launch. Nothing is made and nothing is executed. */
+  resolveRuntime(options: LocalOptions, token: CancelToken): Promise<Outcome<ResolvedPair>>
+  /** What is wrong with a home, which need not exist. Nothing stays that was not there. */
+  checkHome(options: LocalOptions, token: CancelToken): Promise<Outcome<HomeReport>>
+  /**
+   * Put a pair of the right version into a home, whole or not at all. A cancel that comes after the last file was
+   * written comes too late. A whole pair that is there already stays, unless it is of another version or `force`.
+   */
+  installRuntime(options: InstallOptions, token: CancelToken): Promise<Outcome<ResolvedPair>>
 }
 
 /** A program that was started. */
@@ -489,6 +498,7 @@ export type Failure =
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
   | { _tag: 'RootfsNotFound'; message: string; path: string }
+  | { _tag: 'RuntimeArchiveInvalid'; message: string; path: string }
   | { _tag: 'RollbackIncomplete'; message: string; sandbox: string }
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
   | { _tag: 'SandboxPaused'; message: string }
@@ -582,6 +592,15 @@ export interface ImageLayer {
   unpackedSize?: number
 }
 
+/** What a home can hold. */
+export interface HomeReport {
+  home: string
+  /** The home, or what exists above it. */
+  existing: string
+  /** All that is wrong with it. */
+  failures: Array<Failure>
+}
+
 /** Where the root file system comes from. */
 export type ImageOptions =
   | { _tag: 'Text'; text: string }
@@ -604,6 +623,19 @@ export interface InitOptions {
   command: string
   args: Array<string>
   env: Record<string, string>
+}
+
+/** A pair to put into a home, by one of its sources. */
+export interface InstallOptions {
+  home?: string
+  pair?: RuntimePair
+  directory?: string
+  /** A `.tar.gz`. */
+  archive?: string
+  /** Of the archive, in hexadecimal digits. */
+  sha256?: string
+  /** Replace what is there. */
+  force: boolean
 }
 
 /** What the guest's network interface has instead of what the engine picks. */
@@ -874,6 +906,16 @@ export interface Resized {
   actual: string
   enforced: string
   state: 'accepted' | 'converging' | 'applied' | 'guest-refused' | 'failed'
+}
+
+/** A whole pair, and where each half comes from. */
+export interface ResolvedPair {
+  msb: string
+  msbOrigin: 'environment' | 'package' | 'configuration' | 'home'
+  /** As `msb` says it of itself; none when it says nothing. */
+  version?: string
+  libkrunfw: string
+  libkrunfwOrigin: 'environment' | 'package' | 'configuration' | 'home' | 'beside'
 }
 
 export interface ResourceLimit {
