@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::image::{ImageConfigDetail, ImageDetail as EngineDetail, ImageHandle, ImageLayerDetail};
@@ -16,7 +17,7 @@ use microsandbox_image::{
 };
 use napi_derive::napi;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::backend::{Backend, BackendValue};
@@ -415,10 +416,11 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
         scanned.unwrap_or_else(|error| Err(Failure::Custom { message: error.to_string() }))
     };
     let names = cancel.guard(scanned).await?;
+    let turn = turn(cancel).await?;
     let directory = local.cache_dir();
     let cache = GlobalCache::new(&directory).map_err(MicrosandboxError::from)?;
     let known = Known::of(&cache, names.iter().chain(&tags)).await?;
-    let loaded = in_archive(&directory.clone(), cancel, async move {
+    let loaded = in_archive(&turn, &directory.clone(), cancel, async move {
         let options = ImageLoadOptions { tags, progress: None };
         let loaded = load_archive(&directory, &path, options).await.map_err(MicrosandboxError::from);
         loaded.map_err(|error| Failure::from(error).in_archive(&path))
@@ -469,7 +471,7 @@ async fn save(value: &BackendValue, options: SaveImagesOptions, cancel: &Cancel)
     }
     let part = Part::new(path.into())?;
     let (backend, output) = (value.backend.clone(), part.path.clone());
-    in_archive(&local.cache_dir(), cancel, async move {
+    in_archive(&turn(cancel).await?, &local.cache_dir(), cancel, async move {
         let Some(local) = backend.as_local() else { return Err(local_only("Image.save")) };
         Ok(Image::save_local(local, &references, &output, format).await?)
     })
@@ -570,14 +572,20 @@ fn references_in(json: &[u8]) -> Vec<String> {
 /// fails or is dropped are removed here.
 static ONE: Mutex<()> = Mutex::const_new(());
 
+type Turn = Arc<MutexGuard<'static, ()>>;
+
+async fn turn(cancel: &Cancel) -> Result<Turn, Stop> {
+    cancel.guard(async { Ok::<_, Failure>(Arc::new(ONE.lock().await)) }).await
+}
+
 /// Run the engine's work on an archive on a runtime of its own, which ends with it. A thread of the engine that reads or
-/// writes cannot be interrupted: a cancel waits for it, and at last leaves it to end by itself.
+/// writes cannot be interrupted: a cancel waits for it, and at last leaves it to end by itself, with the turn.
 async fn in_archive<T: Send + 'static>(
+    turn: &Turn,
     cache: &Path,
     cancel: &Cancel,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Stop> {
-    let turn = cancel.guard(async { Ok::<_, Failure>(ONE.lock().await) }).await?;
     let threads = Threads::new("msb-archive")?;
     let mut task = threads.runtime().spawn(work);
     let result = tokio::select! {
@@ -589,7 +597,7 @@ async fn in_archive<T: Send + 'static>(
             Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
         },
     };
-    let (failed, files) = (result.is_err(), cache.join("tmp"));
+    let (turn, failed, files) = (turn.clone(), result.is_err(), cache.join("tmp"));
     let ended = tokio::task::spawn_blocking(move || {
         threads.join(LONGEST);
         if failed {
