@@ -622,6 +622,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
 
         yield* refused("HostIo", at("missing.tar"), "missing")
         yield* refused("ImageArchiveInvalid", directory, "a directory")
+        yield* run("mkfifo", [at("fifo")])
+        yield* refused("ImageArchiveInvalid", at("fifo"), "a pipe that nobody writes to")
         for (const format of ["docker", "oci"] as const) {
           const bytes = yield* fs.readFile(good[format])
           for (const part of [0, 100, 700, bytes.length >> 1, bytes.length - 20_000]) {

@@ -443,7 +443,7 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
 struct Known(Vec<(Reference, Option<CachedImageMetadata>)>);
 
 impl Known {
-    async fn of(cache: &GlobalCache, names: impl Iterator<Item = &String>) -> MicrosandboxResult<Self> {
+    async fn of<'a>(cache: &GlobalCache, names: impl Iterator<Item = &'a String>) -> MicrosandboxResult<Self> {
         let mut known = Vec::new();
         for reference in names.filter_map(|name| name.parse::<Reference>().ok()) {
             let metadata = cache.read_image_metadata_async(&reference).await?;
@@ -523,14 +523,14 @@ impl Drop for Part {
 /// Looks at the headers of an archive: all of each entry is there, and none has a name that leads out of the archive. The
 /// engine never uses these names for files, but who makes them means no good. Answers with the references in it.
 fn scan(path: &Path) -> Result<Vec<String>, Failure> {
-    let opened = fs::metadata(path).and_then(|metadata| Ok((File::open(path)?, metadata)));
-    let (file, metadata) = opened.map_err(|error| Failure::host_io("open", path, &error))?;
+    let unopened = |error: io::Error| Failure::host_io("open", path, &error);
+    let metadata = fs::metadata(path).map_err(unopened)?;
     let invalid = |why: &str| Failure::archive_invalid(path, why);
     let unreadable = |error: io::Error| Failure::archive_invalid(path, &error.to_string());
     if !metadata.is_file() {
         return Err(invalid("it is not a file"));
     }
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(File::open(path).map_err(unopened)?);
     let mut names = Vec::new();
     for (count, entry) in archive.entries_with_seek().map_err(unreadable)?.enumerate() {
         let mut entry = entry.map_err(unreadable)?;
