@@ -41,6 +41,8 @@ const manifestOf = Effect.fn("manifestOf")(function*(name: string, tag = "latest
   return { ...yield* HttpClientResponse.schemaBodyJson(Manifest)(response), digest: digest ?? "" }
 })
 
+const DockerManifest = Schema.fromJsonString(Schema.Array(Schema.Struct({ Layers: Schema.Array(Schema.String) })))
+
 const insecure = { registry: { insecure: true } } as const
 
 /** Why something failed. */
@@ -620,6 +622,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
 
         yield* refused("HostIo", at("missing.tar"), "missing")
         yield* refused("ImageArchiveInvalid", directory, "a directory")
+        yield* run("mkfifo", [at("fifo")])
+        yield* refused("ImageArchiveInvalid", at("fifo"), "a pipe that nobody writes to")
         for (const format of ["docker", "oci"] as const) {
           const bytes = yield* fs.readFile(good[format])
           for (const part of [0, 100, 700, bytes.length >> 1, bytes.length - 20_000]) {
@@ -661,6 +665,29 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         yield* fs.remove(path.join(docker, "manifest.json"))
         yield* fs.symlink("/etc/passwd", path.join(docker, "manifest.json"))
         yield* refused("ImageArchiveInvalid", yield* packed(docker), "a link for a manifest")
+
+        // The second of two: what the first is called means what it did.
+        const pair = at("pair.tar")
+        const other = yield* push("other", yield* rootDirectory, { ballast: "1 MiB", cmd: ["/bin/other"] })
+        yield* Image.pull(other)
+        yield* Image.save([other, reference], pair)
+        yield* Image.save([reference, other], good.docker)
+        const two = yield* unpacked("docker")
+        const [, second] = (yield* fs.readFileString(path.join(two, "manifest.json")).pipe(
+          Effect.flatMap(Schema.decodeEffect(DockerManifest))
+        )) as [unknown, typeof DockerManifest.Type[number]]
+        yield* run("tar", ["-cf", path.join(two, second.Layers[1] ?? ""), "-C", evil, "file"])
+        const halfTrue = yield* packed(two)
+        yield* refused("ImageDigestMismatch", halfTrue, "the second of two")
+        yield* inNewHome(Effect.gen(function*() {
+          const [first] = yield* Image.load(pair)
+          yield* push("carried", yield* rootDirectory, { cmd: ["/bin/changed"] })
+          const changed = yield* Image.pull(reference, { pullPolicy: "always" })
+          assert.strictEqual(yield* tagOf(Image.load(halfTrue)), "ImageDigestMismatch")
+          assert.deepStrictEqual((yield* Image.pull(reference, { pullPolicy: "never" })).digest, changed.digest)
+          assert.deepStrictEqual((yield* Image.inspect(reference)).config?.cmd, ["/bin/changed"])
+          assert.strictEqual((yield* Image.pull(other, { pullPolicy: "never" })).digest, first?.digest)
+        }))
 
         // One byte of each blob of a layout.
         const blobs = "blobs/sha256"

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::image::{ImageConfigDetail, ImageDetail as EngineDetail, ImageHandle, ImageLayerDetail};
@@ -15,7 +16,8 @@ use microsandbox_image::{
     load_archive,
 };
 use napi_derive::napi;
-use tokio::sync::Mutex;
+use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::backend::{Backend, BackendValue};
@@ -28,8 +30,9 @@ use crate::sandbox::milliseconds_of;
 /// How long a thread that reads or writes an archive may go on after a cancel, to be cleaned up behind at last.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The engine's own limit (`lib/archive/docker.rs` of `microsandbox-image`).
+/// The engine's own limits (`lib/archive/docker.rs` of `microsandbox-image`).
 const MOST_ENTRIES: usize = 1_000_000;
+const MOST_METADATA: u64 = 16 << 20;
 
 const EISDIR: i32 = 21;
 
@@ -142,14 +145,8 @@ impl ImageDetail {
 
 impl ImageConfig {
     fn of(config: ImageConfigDetail) -> Self {
-        let mut labels = BTreeMap::new();
-        if let Some(found) = &config.labels
-            && let Some(found) = found.as_object()
-        {
-            for (name, value) in found {
-                labels.extend(value.as_str().map(|value| (name.clone(), value.to_owned())));
-            }
-        }
+        let labels = config.labels.as_ref().and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect();
         Self {
             digest: config.digest,
             env: config.env,
@@ -413,22 +410,56 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
     for tag in &tags {
         parse(tag, "tags")?;
     }
-    let cache = local.cache_dir();
-    let loaded = in_archive(&cache.clone(), cancel, async move {
-        let input = path.clone();
+    let input = path.clone();
+    let scanned = async {
         let scanned = tokio::task::spawn_blocking(move || scan(&input)).await;
-        scanned.map_err(|error| Failure::Custom { message: error.to_string() })??;
+        scanned.unwrap_or_else(|error| Err(Failure::Custom { message: error.to_string() }))
+    };
+    let names = cancel.guard(scanned).await?;
+    let turn = turn(cancel).await?;
+    let directory = local.cache_dir();
+    let cache = GlobalCache::new(&directory).map_err(MicrosandboxError::from)?;
+    let known = Known::of(&cache, names.iter().chain(&tags)).await?;
+    let loaded = in_archive(&turn, &directory.clone(), cancel, async move {
         let options = ImageLoadOptions { tags, progress: None };
-        let loaded = load_archive(&cache, &path, options).await.map_err(MicrosandboxError::from);
+        let loaded = load_archive(&directory, &path, options).await.map_err(MicrosandboxError::from);
         loaded.map_err(|error| Failure::from(error).in_archive(&path))
     })
-    .await?;
+    .await;
+    if loaded.is_err() {
+        known.restore(&cache).await;
+    }
+    let loaded = loaded?;
     let mut images = Vec::with_capacity(loaded.len());
     for image in loaded {
         Image::persist(local, &image.reference, image.metadata).await?;
         images.push(ImageInfo::of(&Image::get_local(local, &image.reference).await?));
     }
     Ok(images)
+}
+
+/// What the cache knows by the names of an archive. The engine tells the cache of each of its images when it has it: when a
+/// later one is bad, these names must mean what they did.
+struct Known(Vec<(Reference, Option<CachedImageMetadata>)>);
+
+impl Known {
+    async fn of<'a>(cache: &GlobalCache, names: impl Iterator<Item = &'a String>) -> MicrosandboxResult<Self> {
+        let mut known = Vec::new();
+        for reference in names.filter_map(|name| name.parse::<Reference>().ok()) {
+            let metadata = cache.read_image_metadata_async(&reference).await?;
+            known.push((reference, metadata));
+        }
+        Ok(Self(known))
+    }
+
+    async fn restore(self, cache: &GlobalCache) {
+        for (reference, metadata) in self.0 {
+            let _ = match metadata {
+                Some(metadata) => cache.write_image_metadata_async(&reference, &metadata).await,
+                None => cache.delete_image_metadata_async(&reference).await,
+            };
+        }
+    }
 }
 
 async fn save(value: &BackendValue, options: SaveImagesOptions, cancel: &Cancel) -> Result<(), Stop> {
@@ -440,7 +471,7 @@ async fn save(value: &BackendValue, options: SaveImagesOptions, cancel: &Cancel)
     }
     let part = Part::new(path.into())?;
     let (backend, output) = (value.backend.clone(), part.path.clone());
-    in_archive(&local.cache_dir(), cancel, async move {
+    in_archive(&turn(cancel).await?, &local.cache_dir(), cancel, async move {
         let Some(local) = backend.as_local() else { return Err(local_only("Image.save")) };
         Ok(Image::save_local(local, &references, &output, format).await?)
     })
@@ -490,19 +521,20 @@ impl Drop for Part {
 }
 
 /// Looks at the headers of an archive: all of each entry is there, and none has a name that leads out of the archive. The
-/// engine never uses these names for files, but who makes them means no good.
-fn scan(path: &Path) -> Result<(), Failure> {
-    let opened = fs::metadata(path).and_then(|metadata| Ok((File::open(path)?, metadata)));
-    let (file, metadata) = opened.map_err(|error| Failure::host_io("open", path, &error))?;
+/// engine never uses these names for files, but who makes them means no good. Answers with the references in it.
+fn scan(path: &Path) -> Result<Vec<String>, Failure> {
+    let unopened = |error: io::Error| Failure::host_io("open", path, &error);
+    let metadata = fs::metadata(path).map_err(unopened)?;
     let invalid = |why: &str| Failure::archive_invalid(path, why);
+    let unreadable = |error: io::Error| Failure::archive_invalid(path, &error.to_string());
     if !metadata.is_file() {
         return Err(invalid("it is not a file"));
     }
-    let mut archive = tar::Archive::new(file);
-    let entries = archive.entries_with_seek().map_err(|error| invalid(&error.to_string()))?;
-    for (count, entry) in entries.enumerate() {
-        let entry = entry.map_err(|error| invalid(&error.to_string()))?;
-        let name = entry.path_bytes();
+    let mut archive = tar::Archive::new(File::open(path).map_err(unopened)?);
+    let mut names = Vec::new();
+    for (count, entry) in archive.entries_with_seek().map_err(unreadable)?.enumerate() {
+        let mut entry = entry.map_err(unreadable)?;
+        let name = entry.path_bytes().into_owned();
         if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return Err(invalid(&format!("its entry {:?} leads out of it", String::from_utf8_lossy(&name))));
         }
@@ -512,22 +544,48 @@ fn scan(path: &Path) -> Result<(), Failure> {
         if count >= MOST_ENTRIES {
             return Err(invalid(&format!("it has more than {MOST_ENTRIES} entries")));
         }
+        if matches!(name.strip_prefix(b"./").unwrap_or(&name), b"manifest.json" | b"index.json")
+            && entry.size() <= MOST_METADATA
+        {
+            let mut json = Vec::new();
+            entry.read_to_end(&mut json).map_err(unreadable)?;
+            names.extend(references_in(&json));
+        }
     }
-    Ok(())
+    Ok(names)
+}
+
+/// Of Docker's `manifest.json`, or of the `index.json` of a layout. Both are looked at: the engine takes one of them.
+fn references_in(json: &[u8]) -> Vec<String> {
+    let Ok(json) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
+    let images = json.as_array().or_else(|| json.get("manifests")?.as_array()).into_iter().flatten();
+    images
+        .flat_map(|image| {
+            let tags = image.get("RepoTags").and_then(Value::as_array).into_iter().flatten();
+            tags.chain(image.get("annotations").and_then(|all| all.get("org.opencontainers.image.ref.name")))
+        })
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// One archive at a time: the engine's files for one are known by this process's id, and those that it leaves when it
 /// fails or is dropped are removed here.
 static ONE: Mutex<()> = Mutex::const_new(());
 
+type Turn = Arc<MutexGuard<'static, ()>>;
+
+async fn turn(cancel: &Cancel) -> Result<Turn, Stop> {
+    cancel.guard(async { Ok::<_, Failure>(Arc::new(ONE.lock().await)) }).await
+}
+
 /// Run the engine's work on an archive on a runtime of its own, which ends with it. A thread of the engine that reads or
-/// writes cannot be interrupted: a cancel waits for it, and at last leaves it to end by itself.
+/// writes cannot be interrupted: a cancel waits for it, and at last leaves it to end by itself, with the turn.
 async fn in_archive<T: Send + 'static>(
+    turn: &Turn,
     cache: &Path,
     cancel: &Cancel,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Stop> {
-    let turn = cancel.guard(async { Ok::<_, Failure>(ONE.lock().await) }).await?;
     let threads = Threads::new("msb-archive")?;
     let mut task = threads.runtime().spawn(work);
     let result = tokio::select! {
@@ -539,7 +597,7 @@ async fn in_archive<T: Send + 'static>(
             Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
         },
     };
-    let (failed, files) = (result.is_err(), cache.join("tmp"));
+    let (turn, failed, files) = (turn.clone(), result.is_err(), cache.join("tmp"));
     let ended = tokio::task::spawn_blocking(move || {
         threads.join(LONGEST);
         if failed {
@@ -589,7 +647,7 @@ mod tests {
     fn an_archive_that_is_cut_or_leads_out_of_itself_is_invalid() {
         let directory = tempfile::tempdir().expect("a directory");
         let why = |path: &Path| match scan(path) {
-            Ok(()) => String::new(),
+            Ok(_) => String::new(),
             Err(Failure::ImageArchiveInvalid { message, .. }) => message,
             Err(other) => panic!("{other:?}"),
         };
@@ -605,6 +663,24 @@ mod tests {
         assert!(!why(&cut).is_empty());
         assert!(why(directory.path()).contains("not a file"));
         assert!(matches!(scan(&directory.path().join("missing")), Err(Failure::HostIo { errno: Some(2), .. })));
+    }
+
+    #[test]
+    fn the_references_of_an_archive_are_found() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (name, json, expected) in [
+            ("manifest.json", r#"[{"RepoTags": ["a:1", "b"]}, {"RepoTags": null}, {"RepoTags": ["c", 1]}]"#, "a:1 b c"),
+            (
+                "./index.json",
+                r#"{"manifests": [{"annotations": {"org.opencontainers.image.ref.name": "a"}}, {}]}"#,
+                "a",
+            ),
+            ("manifest.json", "[", ""),
+            ("other.json", r#"[{"RepoTags": ["a"]}]"#, ""),
+        ] {
+            let path = archive(directory.path(), name.as_bytes(), json.as_bytes());
+            assert_eq!(scan(&path).expect("an archive").join(" "), expected, "{json}");
+        }
     }
 
     #[test]
