@@ -81,7 +81,7 @@ export {
 } from "./internal/snapshot.ts"
 
 interface CaptureOptions {
-  /** Keep memory and programs too, and not only the disk; the sandbox must run. Default: false. */
+  /** Keep memory and programs too, and not only the disk; the sandbox must run or be paused. Default: false. */
   readonly full?: boolean | undefined
   /** Default: `"auto"`. */
   readonly guestFlush?: GuestFlush | undefined
@@ -262,11 +262,11 @@ const decode = {
  *
  * **Details**
  *
- * The sandbox may run, be paused, or have stopped, and stays so; for a full one it must run. A disk is kept as it is at one
+ * The sandbox may run, be paused, or have stopped, and stays so; for a full one it must run or be paused. A disk is kept as it is at one
  * moment. When this is interrupted it waits until nothing goes on: nothing is left, unless the snapshot was being published,
  * which then is whole. Reasons: `SandboxNotFound`, `SnapshotAlreadyExists` when its group has a member of the name,
  * `CaptureUnsupported` when its root is no image, `SnapshotSandboxRunning` while it is stopping, `InvalidConfig`,
- * `Unsupported` for a full one of a sandbox that does not run.
+ * `Unsupported` for a full one of a sandbox that has stopped.
  *
  * @stability unstable
  * @category constructors
