@@ -1,4 +1,4 @@
-/** Snapshots of sandboxes that run: their disks, layer by layer, and all of them; and their archives in another home. */
+/** Snapshots of sandboxes that run: their disks, layer by layer, and all of them; and archives in another home. */
 import { Backend, Sandbox, Snapshot } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Layer, Path } from "effect"
