@@ -1,6 +1,6 @@
 /**
- * Tar archives as lists of entries, to be changed and put together again, with headers as GNU's tar writes them; and the
- * inventory of a snapshot's archive, to go with what was changed.
+ * Tar archives as lists of entries, to be changed and put together again, with headers as GNU's tar writes them; and
+ * the inventory of a snapshot's archive, to go with what was changed.
  */
 import * as crypto from "node:crypto"
 
@@ -108,8 +108,8 @@ interface Inventory {
 }
 
 /**
- * The archive of a snapshot as who knows its format would forge it: the inventory has the sizes and digests of what is there,
- * and the hashes that it may leave out are left out. `forge` changes the inventory before.
+ * The archive of a snapshot as who knows its format would forge it: the inventory has the sizes and digests of what is
+ * there, and the hashes that it may leave out are left out. `forge` changes the inventory before.
  */
 export const resealed = (
   entries: ReadonlyArray<Entry>,

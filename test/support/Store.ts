@@ -71,8 +71,9 @@ export const makeRow = Effect.fn("makeRow")(function*(
 })
 
 /**
- * Makes the row and the disk of a sandbox of an image that has stopped, which is all that the engine asks for to keep it as a
- * snapshot: it does not read what is on the disk. This one is of 1 MiB, with `content` at its beginning and a hole after it.
+ * Makes the row and the disk of a sandbox of an image that has stopped, which is all that the engine asks for to keep
+ * it as a snapshot: it does not read what is on the disk. This one is of 1 MiB, with `content` at its beginning and a
+ * hole after it.
  */
 export const makeStopped = Effect.fn("makeStopped")(function*(name: string, content: string | Uint8Array = "kept") {
   const fs = yield* FileSystem.FileSystem

@@ -841,7 +841,8 @@ const restoreSubject: Subject = { operation: "Sandbox.restore" }
 const decodeRestore = decodeOptions(RestoreOptions, restoreSubject)
 
 /**
- * Makes a sandbox of a snapshot, by its reference, name or path, and ends it with the scope.
+ * Makes a sandbox of a snapshot, by its reference (see the module `Snapshot`), or of an archive of one, by its path; and
+ * ends it with the scope.
  *
  * **Details**
  *

@@ -1,8 +1,8 @@
 /**
  * Snapshots: a sandbox kept as an artifact, from which others are made with `Sandbox.restore`.
  *
- * A snapshot is a directory with a descriptor that never changes. It is a member of a group, which by default has the name of
- * its sandbox and knows which of its members is the head, the newest of one line. A reference is one of:
+ * A snapshot is a directory with a descriptor that never changes. It is a member of a group, which by default has the
+ * name of its sandbox and knows which of its members is the head, the newest of one line. A reference is one of:
  *
  * - `group`, its head; or `group:name`
  * - an id, `snap_…`, or a digest, `sha256:…`, when the catalogue knows one copy of it
@@ -39,7 +39,8 @@ import type { MicrosandboxError } from "./MicrosandboxError.ts"
 
 export {
   /**
-   * The head of a group, and how it came to be that: of {@link groupHead}, and of a snapshot that was just made or loaded.
+   * The head of a group, and how it came to be that: of {@link groupHead}, and of a snapshot that was just made or
+   * loaded.
    *
    * @stability unstable
    * @category models
@@ -81,7 +82,7 @@ export {
 } from "./internal/snapshot.ts"
 
 interface CaptureOptions {
-  /** Keep memory and programs too, and not only the disk; the sandbox must run. Default: false. */
+  /** Keep memory and programs too, and not only the disk; the sandbox must run or be paused. Default: false. */
   readonly full?: boolean | undefined
   /** Default: `"auto"`. */
   readonly guestFlush?: GuestFlush | undefined
@@ -99,7 +100,7 @@ interface CaptureOptions {
  * @since 0.1.0
  */
 export interface Options extends CaptureOptions {
-  /** Where its group is. Default: the backend's own directory, which is the only one where a reference finds a group. */
+  /** Where its group is. Default: the backend's own directory, the only one where a reference finds a group. */
   readonly directory?: string | undefined
   /** The group that it becomes a member of. Made when it is missing. Default: the name of its sandbox. */
   readonly group?: string | undefined
@@ -136,8 +137,8 @@ export interface SaveOptions {
   /** Write a tar file that is not compressed. Default: false, which is zstd. */
   readonly plainTar?: boolean | undefined
   /**
-   * Leave out what this snapshot, or this archive, has already. Loading needs it as `base`, or in the same group. Not with
-   * `lastLayers` or `parents`.
+   * Leave out what this snapshot, or this archive, has already. Loading needs it as `base`, or in the same group. Not
+   * with `lastLayers` or `parents`.
    */
   readonly since?: string | undefined
   /** Put only so many of the newest layers of the disk into the archive, at least 1. Not with `since` or `parents`. */
@@ -262,11 +263,11 @@ const decode = {
  *
  * **Details**
  *
- * The sandbox may run, be paused, or have stopped, and stays so; for a full one it must run. A disk is kept as it is at one
- * moment. When this is interrupted it waits until nothing goes on: nothing is left, unless the snapshot was being published,
- * which then is whole. Reasons: `SandboxNotFound`, `SnapshotAlreadyExists` when its group has a member of the name,
- * `CaptureUnsupported` when its root is no image, `SnapshotSandboxRunning` while it is stopping, `InvalidConfig`,
- * `Unsupported` for a full one of a sandbox that does not run.
+ * The sandbox may run, be paused, or have stopped, and stays so; for a full one it must run or be paused. A disk is
+ * kept as it is at one moment. When this is interrupted it waits until nothing goes on: nothing is left, unless the
+ * snapshot was being published, which then is whole. Reasons: `SandboxNotFound`, `SnapshotAlreadyExists` when its
+ * group has a member of the name, `CaptureUnsupported` when its root is no image, `SnapshotSandboxRunning` while it is
+ * stopping, `InvalidConfig`, `Unsupported` for a full one of a sandbox that has stopped.
  *
  * @stability unstable
  * @category constructors
@@ -321,8 +322,9 @@ export const createArchive = Effect.fn("Snapshot.createArchive")(function*(
  *
  * **Details**
  *
- * It does not read what is in them: see {@link verify}. Reasons: `SnapshotNotFound`, `SnapshotIntegrity`, `SnapshotMigration`
- * of one that another release made, and `InvalidConfig` of an id or digest that several copies have.
+ * It does not read what is in them: see {@link verify}. Reasons: `SnapshotNotFound`, `SnapshotIntegrity`,
+ * `SnapshotMigration` of one that another release made, and `InvalidConfig` of an id or digest that several copies
+ * have.
  *
  * @stability unstable
  * @category queries
@@ -362,8 +364,8 @@ export const list: Effect.Effect<ReadonlyArray<Info>, MicrosandboxError, Backend
 ).pipe(Effect.map((found) => found.map(toInfo)), Effect.withSpan("Snapshot.list"))
 
 /**
- * The snapshots that are in a directory, in it or in groups in it, whether or not the catalogue has them. What is broken is
- * left out; a directory that is not there has none.
+ * The snapshots that are in a directory, in it or in groups in it, whether or not the catalogue has them. What is
+ * broken is left out; a directory that is not there has none.
  *
  * @stability unstable
  * @category queries
@@ -381,12 +383,13 @@ export const listDirectory = Effect.fn("Snapshot.listDirectory")(function*(
 })
 
 /**
- * Puts the snapshots of a directory into the catalogue, and says how many these are. Default: the backend's own directory.
+ * Puts the snapshots of a directory into the catalogue, and says how many these are. Default: the backend's own
+ * directory.
  *
  * **When to use**
  *
- * Use it when directories were brought by other means, or when the catalogue was lost. What is no longer there stays in the
- * catalogue: see {@link remove}.
+ * Use it when directories were brought by other means, or when the catalogue was lost. What is no longer there stays
+ * in the catalogue: see {@link remove}.
  *
  * @stability unstable
  * @category operations
@@ -404,8 +407,8 @@ export const reindex = Effect.fn("Snapshot.reindex")(function*(
  *
  * **Details**
  *
- * Fails with `SnapshotIntegrity` where they differ. The memory and devices of a full one always have their digests; a disk
- * has one when it was asked for with `recordIntegrity`.
+ * Fails with `SnapshotIntegrity` where they differ. The memory and devices of a full one always have their digests; a
+ * disk has one when it was asked for with `recordIntegrity`.
  *
  * @stability unstable
  * @category queries
@@ -424,8 +427,8 @@ export const verify = Effect.fn("Snapshot.verify")(function*(
  * **Details**
  *
  * The file takes the place of one that is there when it is whole, and not before; when this fails or is interrupted,
- * nothing has changed. Reasons: those of {@link open}, `InvalidConfig` when `since` is not what the snapshot was built on,
- * `SnapshotIntegrity` when the image is asked for and not in the cache, and `Io`.
+ * nothing has changed. Reasons: those of {@link open}, `InvalidConfig` when `since` is not what the snapshot was built
+ * on, `SnapshotIntegrity` when the image is asked for and not in the cache, and `Io`.
  *
  * @stability unstable
  * @category operations
@@ -451,9 +454,10 @@ export const save = Effect.fn("Snapshot.save")(function*(
  * **Details**
  *
  * All of the archive is checked before anything is published. An archive that is truncated, corrupted or hostile is a
- * `SnapshotIntegrity`, and leaves nothing, as an interruption does; what was being published when it came is whole. The
- * hashes of an archive are its writer's, who may forge or leave them out; and there is no bound on what it unpacks to. What
- * was recorded of a disk is compared by {@link verify}, and not here. Other reasons: `SnapshotAlreadyExists` when the group has another member of the name, `InvalidConfig`, and `Io`.
+ * `SnapshotIntegrity`, and leaves nothing, as an interruption does; what was being published when it came is whole.
+ * The hashes of an archive are its writer's, who may forge or leave them out; and there is no bound on what it unpacks
+ * to. What was recorded of a disk is compared by {@link verify}, and not here. Other reasons: `SnapshotAlreadyExists`
+ * when the group has another member of the name, `InvalidConfig`, and `Io`.
  *
  * @stability unstable
  * @category operations
@@ -468,8 +472,8 @@ export const load = Effect.fn("Snapshot.load")(function*(
 })
 
 /**
- * Takes several archives into one group, all or none; each may have what is left out of another. Answers with the snapshot
- * of each.
+ * Takes several archives into one group, all or none; each may have what is left out of another. Answers with the
+ * snapshot of each.
  *
  * @stability unstable
  * @category operations
@@ -501,8 +505,8 @@ const loaded = Effect.fnUntraced(function*(
  *
  * **Details**
  *
- * The copy has the same id, unless a digest is recorded that the snapshot does not have, or left out that it has. The file is
- * there when it is whole. Fails with `Unsupported` for a full one: see {@link save}.
+ * The copy has the same id, unless a digest is recorded that the snapshot does not have, or left out that it has. The
+ * file is there when it is whole. Fails with `Unsupported` for a full one: see {@link save}.
  *
  * @stability unstable
  * @category operations
@@ -530,8 +534,8 @@ export const copy = Effect.fn("Snapshot.copy")(function*(
  *
  * **Details**
  *
- * Fails with `SnapshotNotFound`; with `InvalidConfig` when others have it as their parent, unless it is forced; and with
- * `InvalidConfig` when it is the head of a group that has other members, which must get another head first: see
+ * Fails with `SnapshotNotFound`; with `InvalidConfig` when others have it as their parent, unless it is forced; and
+ * with `InvalidConfig` when it is the head of a group that has other members, which must get another head first: see
  * {@link groupHead}. It is not interrupted when it has begun.
  *
  * @stability unstable

@@ -1,8 +1,8 @@
 //! Work of the engine that goes on in threads and tasks when its future is dropped, and its end when it is cancelled.
 //!
-//! The engine writes files in blocking threads and publishes in tasks of the runtime that its future is polled in. Here that
-//! is a runtime of the work's own. Work that is cancelled is polled no more; then its threads are waited for; and only then
-//! its future is dropped, which removes what it had begun. So nothing is written after the removal.
+//! The engine writes files in blocking threads and publishes in tasks of the runtime that its future is polled in.
+//! Here that is a runtime of the work's own. Work that is cancelled is polled no more; then its threads are waited
+//! for; and only then its future is dropped, which removes what it had begun. So nothing is written after the removal.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,8 +17,8 @@ use crate::sandbox::{POLL, SETTLE};
 
 /// Run `work` to its end, or until it is cancelled and at rest.
 ///
-/// What is `committing` is not stopped: it is whole in a moment, and half of it would be worse. It is asked with the number
-/// of tasks that the work has.
+/// What is `committing` is not stopped: it is whole in a moment, and half of it would be worse. It is asked with the
+/// number of tasks that the work has.
 pub(crate) async fn settling<T>(
     cancel: &Cancel,
     committing: impl Fn(usize) -> bool,

@@ -1,4 +1,5 @@
-//! Snapshots: sandboxes kept as artifacts, and what is done with these: looked at, verified, put into archives, removed.
+//! Snapshots: sandboxes kept as artifacts, and what is done with these: looked at, verified, put into archives,
+//! removed.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -164,8 +165,8 @@ pub struct SnapshotVerification {
 
 #[napi]
 impl Sandbox {
-    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled is
-    /// whole, and kept.
+    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled
+    /// is whole, and kept.
     #[napi(ts_return_type = "Promise<Outcome<SnapshotDetail>>")]
     pub async fn snapshot(
         &self,
@@ -369,8 +370,8 @@ impl Backend {
         .await)
     }
 
-    /// Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is whole,
-    /// and kept; otherwise a failure or a cancel leaves nothing.
+    /// Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is
+    /// whole, and kept; otherwise a failure or a cancel leaves nothing.
     #[napi(ts_return_type = "Promise<Outcome<Array<SnapshotInfo>>>")]
     pub async fn load_snapshots(
         &self,
@@ -503,8 +504,8 @@ fn entries(directory: &Path) -> Vec<String> {
     read.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// A group that may come to be, and the directory that it is in. The engine makes both before it knows that something will
-/// be in them.
+/// A group that may come to be, and the directory that it is in. The engine makes both before it knows that something
+/// will be in them.
 struct Group {
     root: PathBuf,
     /// What was not there before, with what the engine itself puts into it.
@@ -607,8 +608,8 @@ fn missing(path: &Path) -> Vec<PathBuf> {
     path.ancestors().skip(1).take_while(|directory| !directory.exists()).map(Path::to_path_buf).collect()
 }
 
-/// What the engine says of an archive that it cannot take is in its drawers: text, a decoder's error without a number of the
-/// system, or JSON.
+/// What the engine says of an archive that it cannot take is in its drawers: text, a decoder's error without a number
+/// of the system, or JSON.
 pub(crate) fn of_archive(stop: Stop) -> Stop {
     match stop {
         Stop::Failed(
