@@ -3,7 +3,7 @@
 #
 #     install.sh [rootfs] [registry] [watch] [host]
 #
-# rootfs: the static busybox that a guest's root file system is made of. registry: the registry that tests pull from.
+# rootfs: the static busybox that a guest's root file system is made of, and openssl for one that speaks TLS. registry: the registry that tests pull from.
 # watch: the program that a guest watches files with, if it has it.
 # host: what the software KVM host is made of, and a rootfs.
 set -euo pipefail
@@ -26,10 +26,8 @@ is_wanted() { [[ $wanted == *" $1 "* ]]; }
 find_missing() {
   missing=()
   if is_wanted rootfs || is_wanted host; then have_static_busybox || missing+=(busybox-static); fi
-  if is_wanted registry; then
-    have docker-registry || missing+=(docker-registry)
-    have openssl || missing+=(openssl)
-  fi
+  if is_wanted rootfs || is_wanted host || is_wanted registry; then have openssl || missing+=(openssl); fi
+  if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
   if is_wanted watch; then have inotifywait || missing+=(inotify-tools); fi
   is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)

@@ -1,7 +1,7 @@
 /** The spans of boots that fail: what they say, and what they must not. */
 import { Backend, Logs, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, FileSystem, Layer } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Layer, Redacted } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Gate from "../support/Gate.ts"
@@ -97,12 +97,17 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         const root = yield* rootDirectory
         const { host } = yield* Registry.Registry
         const env = { SECRET: secret }
+        const secrets = [{ env: "KEY", value: Redacted.make(secret), hosts: ["api.example"] }]
         const options: ReadonlyArray<Sandbox.Options> = [
           { image: `user:${secret}@${host}/image`, env },
           { image: `https://user:${secret}@${host}/image@sha256:${"0".repeat(64)}`, env },
           { image: `${host}/unknown@sha256:${"0".repeat(64)}`, env },
           { image: root, env, hostname: "x".repeat(300) },
-          { image: root, env, workdir: `${secret}\0` }
+          { image: root, env, workdir: `${secret}\0` },
+          { image: root, secrets, network: false },
+          { image: root, secrets: [...secrets, ...secrets] },
+          // What fails in the engine, which knows the secret by then.
+          { image: root, secrets, patches: [{ _tag: "Append", path: "/nowhere", content: secret }] }
         ]
         for (const option of options) {
           const { exit, spans } = yield* Spans.recorded(Effect.scoped(Sandbox.make(option)))

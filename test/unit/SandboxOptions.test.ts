@@ -1,4 +1,12 @@
-import { MicrosandboxError, SandboxOptions } from "@effect-microsandbox/core"
+import {
+  Destination,
+  MicrosandboxError,
+  NetworkPolicy,
+  Patch,
+  Rule,
+  SandboxOptions,
+  Secret
+} from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Redacted, Result, Schema } from "effect"
 import { decodeOptions } from "../../packages/core/src/internal/failure.ts"
@@ -50,7 +58,68 @@ const whole: SandboxOptions.Options = {
   idleTimeout: "1 minute",
   ephemeral: true,
   replace: { timeout: "1 second" },
-  network: { interface: { mac: "02:00:00:00:00:01", mtu: 1400, ipv4: "10.0.0.2", ipv6Pool: "fd00::/48" } },
+  network: {
+    policy: NetworkPolicy.make({
+      defaultEgress: "deny",
+      defaultIngress: "allow",
+      denyDomains: ["evil.example"],
+      denyDomainSuffixes: ["ads.example"],
+      rules: [
+        Rule.allowDns,
+        Rule.allow({ destination: Destination.ip("203.0.113.1"), protocols: ["tcp"], ports: [80, { from: 1, to: 9 }] }),
+        Rule.allow({ destination: Destination.cidr("fd00::/8"), direction: "any" }),
+        Rule.allow({ destination: Destination.domain("example.com") }),
+        Rule.deny({ destination: Destination.domainSuffix("example.com") }),
+        Rule.deny({ destination: Destination.group("metadata"), direction: "ingress" }),
+        Rule.allow({ protocols: ["icmpv4"] })
+      ]
+    }),
+    dns: { nameservers: ["1.1.1.1", "[::1]:53", "dns.example:53"], rebindProtection: false, queryTimeout: "2 seconds" },
+    tls: {
+      ports: [443, 8443],
+      bypass: ["*.bank.example"],
+      verifyUpstream: true,
+      verifyUpstreamFor: { "old.example": false },
+      blockQuic: false,
+      upstreamCaCerts: ["/ca.pem"],
+      upstreamCaCertsFor: { "*.corp.example": ["/corp.pem"] },
+      interceptCa: { cert: "/own.pem", key: "/own.key" }
+    },
+    proxy: { socks5: "127.0.0.1:1080", credentials: { username: "a", passwordVariable: "PROXY_PASSWORD" } },
+    rateLimit: {
+      egress: { bandwidth: { size: "1 MiB", per: "1 second", burst: "1 KiB" } },
+      ingress: { packets: { count: 1000, per: 500, burst: 10 } }
+    },
+    maxTcpConnections: 100,
+    maxUdpConnections: "unlimited",
+    strict: true,
+    trustHostCas: true,
+    interface: { mac: "02:00:00:00:00:01", mtu: 1400, ipv4: "10.0.0.2", ipv6Pool: "fd00::/48" }
+  },
+  secrets: [
+    Secret.make({ env: "API_KEY", value: Redacted.make("sesame"), hosts: ["api.example.com"] }),
+    Secret.make({
+      env: "TOKEN",
+      variable: "HOST_TOKEN",
+      hosts: ["*.example.com", "example.org"],
+      placeholder: "replace-me",
+      substituteIn: { headers: false, query: true, body: true },
+      passthroughHosts: ["*"],
+      onViolation: "block-and-terminate",
+      requireTlsIdentity: false
+    })
+  ],
+  secretViolation: "block",
+  patches: [
+    Patch.text("/etc/motd", "hello\n", { mode: 0o600, replace: true }),
+    Patch.file("/data.bin", Uint8Array.of(1, 2, 3)),
+    Patch.copyFile("./a", "/a"),
+    Patch.copyDirectory("/b", "/b", { replace: true }),
+    Patch.symlink("/a", "/link"),
+    Patch.makeDirectory("/var/lib/mine", { mode: 0o700 }),
+    Patch.remove("/etc/issue"),
+    Patch.append("/etc/hosts", "127.0.0.1 mine\n")
+  ],
   onClose: "destroy"
 }
 
@@ -162,6 +231,13 @@ describe("the options of a sandbox", () => {
         { image: "alpine", ports: [{ host: 1, guest: 1 }, { host: 1, guest: 1, protocol: "udp" }] },
         { image: "alpine", ports: [{ host: 1, guest: 1 }, { host: 1, guest: 1, bind: "127.0.0.2" }] },
         { image: "alpine", registry: { caCerts: "-----BEGIN CERTIFICATE-----\n" } },
+        { image: "alpine", network: "non-local" },
+        { image: "alpine", network: { policy: "none", proxy: { socks4: "[::1]:1080", userId: "me" } } },
+        { image: "alpine", network: { policy: NetworkPolicy.publicOnly, tls: {}, dns: {} } },
+        { image: "alpine", network: { rateLimit: { egress: { packets: { count: 1, per: 1 } } } } },
+        { image: "alpine", secrets: [{ env: "A", variable: "B", hosts: ["*"] }], deploymentProfile: "multi-tenant" },
+        { image: "alpine", rootDisk: { flat: true }, patches: [Patch.remove("/a")] },
+        { image: "./root", patches: [Patch.text("/a", "")] },
         { image: "alpine", network: { interface: { ipv4: "10.0.0.254", ipv6: "fd00::a:0:0:2" } } },
         { image: "alpine", mounts: { "/a": { disk: "/a.raw" }, "/a/b": { disk: "/b.raw" } } }
       ]
@@ -176,6 +252,53 @@ describe("the options of a sandbox", () => {
     assert.isTrue(Exit.isFailure(exit))
     assert.notInclude(JSON.stringify(exit), "open-secret")
     assert.notInclude(String(exit), "open-secret")
+  })
+
+  it("do not show a secret, right or wrong", () => {
+    const canary = "open-secret"
+    for (
+      const secret of [
+        { env: "A", hosts: ["a.example"], value: canary },
+        { env: "A", hosts: ["a.example"], value: Redacted.make(`${canary}\n`) },
+        { env: "A", hosts: [], value: Redacted.make(canary) },
+        { env: "A", hosts: ["a.example"], value: Redacted.make(canary), variable: "B" },
+        { env: "A", hosts: ["a.example"], value: Redacted.make(canary) }
+      ]
+    ) {
+      const exit = tryDecode({ image: "alpine", secrets: [secret] })
+      for (const text of [JSON.stringify(exit), String(exit)]) assert.notInclude(text, canary)
+    }
+  })
+
+  it("say a policy to the engine with what each part of it is", () => {
+    const exit = tryDecode(whole)
+    const { network } = Exit.isSuccess(exit)
+      ? toNativeOptions({ ...exit.value, name: "a", onClose: "destroy" })
+      : assert.fail(String(exit))
+    assert.deepStrictEqual(
+      network?.policy?.rules.map(({ action, destination, direction }) => (
+        `${action} ${direction} ${destination.kind} ${destination.value}`
+      )),
+      [
+        "deny egress domain evil.example",
+        "deny egress domain-suffix ads.example",
+        "allow egress group host",
+        "allow egress ip 203.0.113.1",
+        "allow any cidr fd00::/8",
+        "allow egress domain example.com",
+        "deny egress domain-suffix example.com",
+        "deny ingress group metadata",
+        "allow egress any "
+      ]
+    )
+    assert.deepStrictEqual(network?.policy?.rules[3]?.ports, [{ from: 80, to: 80 }, { from: 1, to: 9 }])
+    assert.deepStrictEqual(network?.egressLimit, { bandwidth: { size: 1 << 20, perMs: 1000, burst: 1024 } })
+    assert.deepStrictEqual([network?.maxTcpConnections, network?.maxUdpConnections], [100, 0])
+    assert.deepStrictEqual(network?.proxy, {
+      _tag: "Socks5",
+      address: "127.0.0.1:1080",
+      credentials: { username: "a", passwordVariable: "PROXY_PASSWORD" }
+    })
   })
 
   it("are told of as one mistake when they are junk", () => {

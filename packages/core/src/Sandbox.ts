@@ -59,13 +59,14 @@ import { modifyFields, toNativeModify, toPlan } from "./internal/modify.ts"
 import { freshName } from "./internal/names.ts"
 import { withoutCredentials } from "./internal/operation.ts"
 import { acquireSandbox, StopSchema, toNativeStop, type TypeId } from "./internal/sandbox.ts"
-import { imageText, toNativeOptions } from "./internal/sandboxOptions.ts"
+import { imageText, toNativeOptions, toRestoredNetwork } from "./internal/sandboxOptions.ts"
 import { hostStdio } from "./internal/stdio.ts"
 import { sweepBackend, type SweepReport } from "./internal/sweep.ts"
 import type * as Logs from "./Logs.ts"
 import type * as Metrics from "./Metrics.ts"
 import { InvalidConfig, MicrosandboxError } from "./MicrosandboxError.ts"
 import type * as Modify from "./Modify.ts"
+import type * as NetworkPolicy from "./NetworkPolicy.ts"
 import type * as Progress from "./Progress.ts"
 import * as SandboxOptions from "./SandboxOptions.ts"
 import type * as Snapshot from "./Snapshot.ts"
@@ -808,8 +809,10 @@ export interface RestoreOptions {
   readonly forked?: boolean | undefined
   /** Boot from the disk of a full snapshot, and leave its memory. */
   readonly diskOnly?: boolean | undefined
-  /** `false`: no network. A full snapshot that has one refuses. Default: the snapshot's. */
-  readonly network?: false | undefined
+  /**
+   * A policy by its name, or more; `false`: no network, which a full snapshot that has one refuses. Default: the snapshot's.
+   */
+  readonly network?: false | NetworkPolicy.Preset | SandboxOptions.RestoredNetwork | undefined
   /** Start although something outside of the snapshot, such as a mount of the host, is missing. */
   readonly allowMissingResources?: boolean | undefined
   /** The snapshot that an archive of differences builds on. */
@@ -831,7 +834,7 @@ const RestoreOptions = Schema.Struct({
   security: Schema.optional(Schema.Literals(["default", "restricted"])),
   forked: Schema.optional(Schema.Boolean),
   diskOnly: Schema.optional(Schema.Boolean),
-  network: Schema.optional(Schema.Literal(false)),
+  network: Schema.optional(SandboxOptions.RestoredNetwork),
   allowMissingResources: Schema.optional(Schema.Boolean),
   snapshotBase: Schema.optional(Text),
   onClose: Schema.optional(OnCloseSchema)
@@ -886,6 +889,7 @@ export const restore = Effect.fn("Sandbox.restore")(function*(
           name,
           allowMissingResources,
           disableNetwork: network === false,
+          ...toRestoredNetwork(network),
           diskOnly,
           forked,
           labels: { ...labels },

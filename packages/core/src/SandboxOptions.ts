@@ -14,17 +14,25 @@ import type * as Duration from "effect/Duration"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import {
+  Bytes,
   DiskSize,
   HostPath,
   Lifetime,
   Memory,
+  Millis,
   Name,
   OnClose as OnCloseSchema,
   Span,
   Text,
+  VariableName,
   Variables
 } from "./internal/inputs.ts"
+import * as networkChecks from "./internal/networkChecks.ts"
 import * as checks from "./internal/optionChecks.ts"
+import * as secretChecks from "./internal/secretChecks.ts"
+import * as NetworkPolicy from "./NetworkPolicy.ts"
+import * as Patch from "./Patch.ts"
+import * as Secret from "./Secret.ts"
 
 /**
  * What becomes of a sandbox when its scope closes: `"destroy"` stops and removes it, `"stop"` keeps its disk and name,
@@ -348,6 +356,150 @@ export interface NetworkInterface {
 }
 
 /**
+ * Who answers the guest's questions for names. All go through this machine.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface Dns {
+  /**
+   * Addresses or names, with or without a port (53). A name is looked up once, by this machine. Default: those of this
+   * machine's `/etc/resolv.conf`.
+   */
+  readonly nameservers?: ReadonlyArray<string> | undefined
+  /** Refuse an answer with an address that is not public, unless a rule allows the address. Default: true. */
+  readonly rebindProtection?: boolean | undefined
+  /** How long a question may take, in whole milliseconds. Default: 5 seconds. */
+  readonly queryTimeout?: Duration.Input | undefined
+}
+
+/**
+ * Opening the guest's TLS on this machine, which gives the guest certificates of its own making. Where secrets are put in,
+ * it is on by itself. Patterns are a domain name, or `*.` and one for it and all names below it.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface Tls {
+  /** The ports whose TLS is opened. Default: 443. */
+  readonly ports?: ReadonlyArray<number> | undefined
+  /** Servers whose TLS stays closed. No secret goes there. Default: none. */
+  readonly bypass?: ReadonlyArray<string> | undefined
+  /** Verify the servers' certificates. Default: true. */
+  readonly verifyUpstream?: boolean | undefined
+  /** The same for servers by pattern. */
+  readonly verifyUpstreamFor?: Readonly<Record<string, boolean>> | undefined
+  /** Drop UDP to these ports, so that no QUIC goes around it. Default: true. */
+  readonly blockQuic?: boolean | undefined
+  /** Files of certificates in PEM to trust besides this machine's. */
+  readonly upstreamCaCerts?: ReadonlyArray<string> | undefined
+  /** The same for servers by pattern. */
+  readonly upstreamCaCertsFor?: Readonly<Record<string, ReadonlyArray<string>>> | undefined
+  /**
+   * The files of the authority that signs what the guest is shown, in PEM. Default: one that the engine makes and keeps in
+   * `tls` of the VM process's own home, `MSB_HOME` or `~/.microsandbox`, whatever the backend's home is.
+   */
+  readonly interceptCa?: { readonly cert: string; readonly key: string } | undefined
+}
+
+/**
+ * A proxy for all that the guest sends, but for names and this machine itself.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export type Proxy =
+  | {
+    /** The address and port of a SOCKS 4 proxy. UDP does not go through it, and is dropped. */
+    readonly socks4: string
+    /** 1 to 255 bytes. Default: none. */
+    readonly userId?: string | undefined
+  }
+  | {
+    /** The address and port of a SOCKS 5 proxy. */
+    readonly socks5: string
+    /** Default: none. */
+    readonly credentials?: {
+      /** 1 to 255 bytes. */
+      readonly username: string
+      /** The environment variable of this process that has the password; only its name is kept. Read at each start. */
+      readonly passwordVariable: string
+    } | undefined
+  }
+
+/**
+ * How much may pass in one direction, in bytes and in packets; what is more waits.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface RateLimit {
+  /** So many bytes in a time of whole milliseconds. `burst` may pass once beyond them. */
+  readonly bandwidth?: {
+    readonly size: ByteSize.Input
+    readonly per: Duration.Input
+    readonly burst?: ByteSize.Input | undefined
+  } | undefined
+  /** So many packets in a time of whole milliseconds. `burst` may pass once beyond them. */
+  readonly packets?: {
+    readonly count: number
+    readonly per: Duration.Input
+    readonly burst?: number | undefined
+  } | undefined
+}
+
+/**
+ * The network of a sandbox.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export interface Network {
+  /** What the guest may reach, and who may reach it. Default: `"public-only"`. */
+  readonly policy?: NetworkPolicy.Preset | NetworkPolicy.NetworkPolicy | undefined
+  /** Who answers its questions for names. */
+  readonly dns?: Dns | undefined
+  /** Open its TLS. Default: only where there are secrets. */
+  readonly tls?: Tls | undefined
+  /** Default: none. */
+  readonly proxy?: Proxy | undefined
+  /** How much may pass. Default: all. */
+  readonly rateLimit?: {
+    /** From the guest. */
+    readonly egress?: RateLimit | undefined
+    /** To the guest. */
+    readonly ingress?: RateLimit | undefined
+  } | undefined
+  /** TCP connections at a time, 1 or more. Default: unlimited, or the engine's limit for `"multi-tenant"`. */
+  readonly maxTcpConnections?: number | "unlimited" | undefined
+  /** UDP conversations at a time, 1 or more. Default: unlimited; 1024 for `"multi-tenant"`. */
+  readonly maxUdpConnections?: number | "unlimited" | undefined
+  /**
+   * A rule that allows a domain allows only what says the domain itself (TLS, HTTP), and not every connection to an address
+   * that the domain has. Default: false.
+   */
+  readonly strict?: boolean | undefined
+  /** Let the guest trust the authorities that this machine trusts. Default: false. */
+  readonly trustHostCas?: boolean | undefined
+  /** What its interface has instead of what the engine picks. */
+  readonly interface?: NetworkInterface | undefined
+}
+
+/**
+ * What a sandbox that is made of a snapshot may have of its own of a network.
+ *
+ * @stability unstable
+ * @category options
+ * @since 0.1.0
+ */
+export type RestoredNetwork = Pick<Network, "policy" | "maxTcpConnections" | "maxUdpConnections">
+
+/**
  * What a sandbox is made of.
  *
  * @stability unstable
@@ -451,8 +603,17 @@ export interface Options {
    * then; zero kills it at once. Default: false; with true, 10 seconds.
    */
   readonly replace?: boolean | { readonly timeout?: Duration.Input | undefined } | undefined
-  /** False for no network device at all. Default: a network through the host, to public addresses. */
-  readonly network?: false | { readonly interface?: NetworkInterface | undefined } | undefined
+  /** A policy by its name, or more; false for no network device at all. Default: `"public-only"`. */
+  readonly network?: false | NetworkPolicy.Preset | Network | undefined
+  /** Secrets that the guest uses and never has. They need a network. Default: none. */
+  readonly secrets?: ReadonlyArray<Secret.Secret> | undefined
+  /** What becomes of a request with a secret's placeholder that may not have the secret. Default: `"block-and-log"`. */
+  readonly secretViolation?: Secret.Violation | undefined
+  /**
+   * Changes to the root file system before the first boot, in their order. A root that is a directory is changed itself;
+   * one that is a disk image, or that is under a `rootDisk` of `tmpfs` or `disk`, takes none. Default: none.
+   */
+  readonly patches?: ReadonlyArray<Patch.Patch> | undefined
   /** What becomes of it when its scope closes. Default: `"destroy"`. */
   readonly onClose?: OnClose | undefined
 }
@@ -586,6 +747,87 @@ const NetworkInterface = Schema.Struct({
   ipv6Pool: Schema.optional(Schema.String.check(checks.ipv6Pool))
 }).check(checks.networkInterface)
 
+const Pem = Text.check(Schema.isMinLength(1))
+
+const Tls = Schema.Struct({
+  ports: Schema.optional(Schema.Array(PortNumber).check(Schema.isMinLength(1))),
+  bypass: Schema.optional(Schema.Array(Schema.String.check(networkChecks.pattern))),
+  verifyUpstream: Schema.optional(Schema.Boolean),
+  verifyUpstreamFor: Schema.optional(Schema.Record(Schema.String, Schema.Boolean).check(networkChecks.patterns)),
+  blockQuic: Schema.optional(Schema.Boolean),
+  upstreamCaCerts: Schema.optional(Schema.Array(Pem)),
+  upstreamCaCertsFor: Schema.optional(
+    Schema.Record(Schema.String, Schema.Array(Pem)).check(networkChecks.patterns)
+  ),
+  interceptCa: Schema.optional(Schema.Struct({ cert: Pem, key: Pem }))
+})
+
+const Dns = Schema.Struct({
+  nameservers: Schema.optional(Schema.Array(Schema.String.check(networkChecks.nameserver))),
+  rebindProtection: Schema.optional(Schema.Boolean),
+  queryTimeout: Schema.optional(Millis)
+})
+
+const Proxy = Schema.Struct({
+  socks4: Schema.optional(Schema.String.check(networkChecks.socketAddress)),
+  userId: Schema.optional(Schema.String.check(networkChecks.credential)),
+  socks5: Schema.optional(Schema.String.check(networkChecks.socketAddress)),
+  credentials: Schema.optional(Schema.Struct({
+    username: Schema.String.check(networkChecks.credential),
+    passwordVariable: VariableName
+  }))
+}).check(networkChecks.proxy)
+
+const Count = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }))
+
+const RateLimit = Schema.Struct({
+  bandwidth: Schema.optional(Schema.Struct({ size: Bytes, per: Millis, burst: Schema.optional(Bytes) })),
+  packets: Schema.optional(Schema.Struct({ count: Count, per: Millis, burst: Schema.optional(Count) }))
+}).check(networkChecks.rateLimit)
+
+/** Zero is the border's word for no limit. */
+const MaxConnections = Schema.Union([
+  Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4_294_967_295 })),
+  Schema.Literal("unlimited")
+])
+
+const PresetName = Schema.Literals(["public-only", "none", "allow-all", "non-local"])
+
+const Policy = Schema.Union([PresetName, NetworkPolicy.NetworkPolicy])
+
+const Network = Schema.Struct({
+  policy: Schema.optional(Policy),
+  dns: Schema.optional(Dns),
+  tls: Schema.optional(Tls),
+  proxy: Schema.optional(Proxy),
+  rateLimit: Schema.optional(
+    Schema.Struct({ egress: Schema.optional(RateLimit), ingress: Schema.optional(RateLimit) })
+      .check(networkChecks.rateLimits)
+  ),
+  maxTcpConnections: Schema.optional(MaxConnections),
+  maxUdpConnections: Schema.optional(MaxConnections),
+  strict: Schema.optional(Schema.Boolean),
+  trustHostCas: Schema.optional(Schema.Boolean),
+  interface: Schema.optional(NetworkInterface)
+})
+
+/**
+ * The schema of {@link RestoredNetwork}, of a policy's name alone, and of false for no network device.
+ *
+ * @stability unstable
+ * @category schemas
+ * @since 0.1.0
+ */
+export const RestoredNetwork = Schema.Union([
+  Schema.Literal(false),
+  PresetName,
+  Schema.Struct({
+    policy: Schema.optional(Policy),
+    maxTcpConnections: Schema.optional(MaxConnections),
+    maxUdpConnections: Schema.optional(MaxConnections)
+  })
+])
+
 /**
  * The schema of {@link Options}. It checks, and changes nothing.
  *
@@ -635,9 +877,9 @@ export const Options = Schema.Struct({
   idleTimeout: Schema.optional(Lifetime),
   ephemeral: Schema.optional(Schema.Boolean),
   replace: Schema.optional(Schema.Union([Schema.Boolean, Schema.Struct({ timeout: Schema.optional(Span) })])),
-  network: Schema.optional(Schema.Union([
-    Schema.Literal(false),
-    Schema.Struct({ interface: Schema.optional(NetworkInterface) })
-  ])),
+  network: Schema.optional(Schema.Union([Schema.Literal(false), PresetName, Network])),
+  secrets: Schema.optional(Schema.Array(Secret.Secret).check(secretChecks.secrets)),
+  secretViolation: Schema.optional(Secret.Violation),
+  patches: Schema.optional(Schema.Array(Patch.Patch)),
   onClose: Schema.optional(OnCloseSchema)
 }).check(checks.options)

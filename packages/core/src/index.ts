@@ -30,6 +30,14 @@ export * as Backend from "./Backend.ts"
 export * as Branch from "./Branch.ts"
 
 /**
+ * Where the guest's packets may go, or come from.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Destination from "./Destination.ts"
+
+/**
  * Programs in a sandbox.
  *
  * @stability unstable
@@ -78,12 +86,36 @@ export * as MicrosandboxError from "./MicrosandboxError.ts"
 export * as Modify from "./Modify.ts"
 
 /**
+ * What a guest may reach, and who may reach it.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as NetworkPolicy from "./NetworkPolicy.ts"
+
+/**
+ * Changes to a root file system before its first boot.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Patch from "./Patch.ts"
+
+/**
  * What a boot is doing, and a renderer for it.
  *
  * @stability unstable
  * @since 0.1.0
  */
 export * as Progress from "./Progress.ts"
+
+/**
+ * One rule of a network policy.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Rule from "./Rule.ts"
 
 /**
  * The runtime pair, and whether a machine can run sandboxes.
@@ -108,6 +140,14 @@ export * as Sandbox from "./Sandbox.ts"
  * @since 0.1.0
  */
 export * as SandboxOptions from "./SandboxOptions.ts"
+
+/**
+ * Secrets that the guest uses and never has.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Secret from "./Secret.ts"
 
 /**
  * Sandboxes kept as artifacts.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use microsandbox::LocalBackend;
 use microsandbox::sandbox::{
     CpuPlacement, DeploymentProfile, DiskImageFormat, FlatClone, HostPermissions, IntoImage, MountBuilder,
-    NetworkConfig, OwnedVolumeBuilder, PullPolicy, RlimitResource, RootDiskBuilder, RootfsSource, Sandbox,
-    SandboxBuilder, SecurityProfile, StatVirtualization, TransparentHugePagePolicy,
+    OwnedVolumeBuilder, PullPolicy, RlimitResource, RootDiskBuilder, RootfsSource, Sandbox, SandboxBuilder,
+    SecurityProfile, StatVirtualization, TransparentHugePagePolicy,
 };
 use microsandbox::size::Mebibytes;
 use microsandbox::{LogLevel, MicrosandboxError, MicrosandboxResult, RegistryAuth};
@@ -18,7 +18,9 @@ use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
 use crate::failure::Failure;
+use crate::network::{self, NetworkOptions, SecretOptions};
 use crate::owner::CREATION_LABEL;
+use crate::patches::{self, PatchOptions};
 use crate::pull::RegistryOverrides;
 use crate::sandbox::Ending;
 
@@ -69,7 +71,11 @@ pub struct SandboxOptions {
     pub replace: Option<ReplaceOptions>,
     /// Has no network device at all.
     pub without_network: Option<bool>,
-    pub network_interface: Option<InterfaceOptions>,
+    pub network: Option<NetworkOptions>,
+    pub secrets: Option<Vec<SecretOptions>>,
+    #[napi(ts_type = "'block' | 'block-and-log' | 'block-and-terminate'")]
+    pub secret_violation: Option<String>,
+    pub patches: Option<Vec<PatchOptions>>,
     pub on_close: Ending,
 }
 
@@ -263,17 +269,6 @@ pub struct ReplaceOptions {
     pub timeout_ms: Option<f64>,
 }
 
-/// What the guest's network interface has instead of what the engine picks.
-#[napi(object, object_to_js = false)]
-pub struct InterfaceOptions {
-    pub mac: Option<Vec<u8>>,
-    pub mtu: Option<u16>,
-    pub ipv4: Option<String>,
-    pub ipv4_pool: Option<String>,
-    pub ipv6: Option<String>,
-    pub ipv6_pool: Option<String>,
-}
-
 impl ImageOptions {
     /// What an error names.
     pub(crate) fn text(&self) -> &str {
@@ -322,7 +317,7 @@ fn local_path(text: &str) -> Option<&Path> {
 
 /// The engine stores paths as they are, and a later start may come from another working directory. Its walk to a path
 /// takes no `..`, which goes as it does in Node: by the text.
-fn absolute(path: impl AsRef<Path>) -> MicrosandboxResult<PathBuf> {
+pub(crate) fn absolute(path: impl AsRef<Path>) -> MicrosandboxResult<PathBuf> {
     let mut whole = PathBuf::new();
     for part in std::path::absolute(path)?.components() {
         if part == Component::ParentDir {
@@ -339,7 +334,7 @@ fn mib(size: u32) -> Mebibytes {
 }
 
 /// Gives the builder what was given; what was not stays as it is.
-trait Given: Sized {
+pub(crate) trait Given: Sized {
     fn given<T>(self, value: Option<T>, apply: impl FnOnce(Self, T) -> Self) -> Self {
         match value {
             Some(value) => apply(self, value),
@@ -375,6 +370,8 @@ pub(crate) fn check_host(options: &SandboxOptions, local: &LocalBackend) -> Resu
             _ => {}
         }
     }
+    network::check_host(options.network.as_ref(), options.secrets.as_deref().unwrap_or_default())?;
+    patches::check_host(options.patches.as_deref().unwrap_or_default())?;
     match &options.placement_profile {
         Some(name) if !local.config().runtime.placement_profiles.contains_key(name) => {
             Err(mistake("placementProfile", "is not one of the backend's runtime.placement_profiles"))
@@ -383,11 +380,11 @@ pub(crate) fn check_host(options: &SandboxOptions, local: &LocalBackend) -> Resu
     }
 }
 
-fn check_exists(field: &str, path: &str) -> Result<(), Failure> {
+pub(crate) fn check_exists(field: &str, path: &str) -> Result<(), Failure> {
     if Path::new(path).exists() { Ok(()) } else { Err(mistake(field, &format!("there is no {path:?}"))) }
 }
 
-fn mistake(field: &str, why: &str) -> Failure {
+pub(crate) fn mistake(field: &str, why: &str) -> Failure {
     Failure::InvalidConfig { message: format!("{field}: {why}"), field: Some(field.to_owned()) }
 }
 
@@ -396,8 +393,9 @@ pub(crate) fn build(options: &SandboxOptions, creation: &str) -> MicrosandboxRes
     let builder = Sandbox::builder(&options.name).image(&options.image);
     let builder = resources(builder, options)?;
     let builder = guest(builder, options)?;
-    let builder = network(builder, options)?;
+    let builder = connections(builder, options)?;
     let builder = storage(builder, options)?;
+    let builder = patches::apply(builder, options.patches.as_deref().unwrap_or_default())?;
     let builder = lifecycle(builder, options)?;
     Ok(builder.label(CREATION_LABEL, creation).detached(options.on_close == Ending::Detach))
 }
@@ -445,7 +443,7 @@ fn units(limit: f64) -> u64 {
     limit as u64
 }
 
-fn network(mut builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
+fn connections(mut builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
     for port in options.ports.iter().flatten() {
         let bind = parse(&port.bind, "address")?;
         builder = if port.udp {
@@ -461,25 +459,12 @@ fn network(mut builder: SandboxBuilder, options: &SandboxOptions) -> Microsandbo
             builder.vsock(&route.path, route.port)
         };
     }
-    if let Some(interface) = &options.network_interface {
-        builder = network_interface(builder, interface)?;
+    if let Some(options) = &options.network {
+        builder = network::apply(builder, options)?;
     }
+    let secrets = options.secrets.as_deref().unwrap_or_default();
+    let builder = network::secrets(builder, secrets, options.secret_violation.as_deref())?;
     Ok(builder.when(options.without_network, SandboxBuilder::disable_network))
-}
-
-fn network_interface(builder: SandboxBuilder, options: &InterfaceOptions) -> MicrosandboxResult<SandboxBuilder> {
-    // The type of the overrides has no public path in the engine's crate.
-    let mut overrides = NetworkConfig::default().interface;
-    if let Some(mac) = &options.mac {
-        let mac = <[u8; 6]>::try_from(mac.as_slice());
-        overrides.mac = Some(mac.map_err(|_| invalid("a MAC address has six bytes".to_owned()))?);
-    }
-    overrides.mtu = options.mtu;
-    overrides.ipv4_address = options.ipv4.as_deref().map(|text| parse(text, "IPv4 address")).transpose()?;
-    overrides.ipv4_pool = options.ipv4_pool.as_deref().map(|text| parse(text, "IPv4 pool")).transpose()?;
-    overrides.ipv6_address = options.ipv6.as_deref().map(|text| parse(text, "IPv6 address")).transpose()?;
-    overrides.ipv6_pool = options.ipv6_pool.as_deref().map(|text| parse(text, "IPv6 pool")).transpose()?;
-    Ok(builder.network(|network| network.interface(overrides)))
 }
 
 fn storage(mut builder: SandboxBuilder, options: &SandboxOptions) -> MicrosandboxResult<SandboxBuilder> {
@@ -628,11 +613,11 @@ fn registry(builder: SandboxBuilder, options: &RegistryOptions) -> SandboxBuilde
     })
 }
 
-fn invalid(message: String) -> MicrosandboxError {
+pub(crate) fn invalid(message: String) -> MicrosandboxError {
     MicrosandboxError::InvalidConfig(message)
 }
 
-fn parse<T: std::str::FromStr>(text: &str, what: &str) -> MicrosandboxResult<T> {
+pub(crate) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> MicrosandboxResult<T> {
     text.parse().map_err(|_| invalid(format!("{what} {text:?}")))
 }
 
@@ -645,14 +630,16 @@ pub(crate) enum VolumeMode {
 /// The words of the border, each with the engine's value.
 macro_rules! words {
     ($($function:ident: $what:literal => $type:ty { $($word:literal => $value:expr),+ $(,)? })+) => {$(
-        pub(crate) fn $function(word: &str) -> MicrosandboxResult<$type> {
+        pub(crate) fn $function(word: &str) -> microsandbox::MicrosandboxResult<$type> {
             match word {
                 $($word => Ok($value),)+
-                _ => Err(invalid(format!("{} {word:?}", $what))),
+                _ => Err($crate::options::invalid(format!("{} {word:?}", $what))),
             }
         }
     )+};
 }
+
+pub(crate) use words;
 
 words! {
     cpu_placement: "CPU placement" => CpuPlacement {
@@ -736,11 +723,16 @@ mod tests {
 
     use microsandbox::backend::{Backend, with_backend};
     use microsandbox::sandbox::{
-        NamedVolumeMode, OwnedVolumeStorage, PortProtocol, RootDisk, SandboxConfig, VolumeMount, VsockSocketType,
+        HostPattern, NamedVolumeMode, NetworkPolicy, NetworkProfile, NetworkSpec, OwnedVolumeStorage, Patch,
+        PortProtocol, RootDisk, SandboxConfig, SecretSource, SecretViolationAction, VolumeMount, VsockSocketType,
     };
     use microsandbox_image::ext4::{Ext4FormatOptions, format_ext4};
 
     use super::*;
+    use crate::network::{
+        BucketOptions, DestinationOptions, DnsOptions, InterceptCaOptions, InterfaceOptions, PolicyOptions,
+        PortRangeOptions, ProxyOptions, RateLimitOptions, RuleOptions, TlsOptions,
+    };
 
     fn in_backend<T>(work: impl FnOnce(&Path) -> MicrosandboxResult<T>) -> MicrosandboxResult<T> {
         let home = std::env::temp_dir().join(format!("options-{}", uuid::Uuid::new_v4()));
@@ -915,14 +907,15 @@ mod tests {
             options.ports = Some(vec![port("127.0.0.2", 1, false), port("::1", 2, true)]);
             let socket = |path: &str, port, datagram| VsockOptions { path: path.into(), port, datagram };
             options.vsock = Some(vec![socket("/a", 1, false), socket("/b", 2, true)]);
-            options.network_interface = Some(InterfaceOptions {
+            let interface = InterfaceOptions {
                 mac: Some(vec![2, 0, 0, 0, 0, 1]),
                 mtu: Some(1400),
                 ipv4: Some("10.0.0.2".into()),
                 ipv4_pool: None,
                 ipv6: None,
                 ipv6_pool: Some("fd00::/48".into()),
-            });
+            };
+            options.network = Some(NetworkOptions { interface: Some(interface), ..Default::default() });
         })
         .spec;
         let ports: Vec<_> = spec
@@ -945,16 +938,218 @@ mod tests {
     #[test]
     fn a_pool_that_is_too_small_is_refused() {
         let refused = config(&options("a", |options| {
-            options.network_interface = Some(InterfaceOptions {
+            let interface = InterfaceOptions {
                 mac: None,
                 mtu: None,
                 ipv4: None,
                 ipv4_pool: Some("10.0.0.0/x".into()),
                 ipv6: None,
                 ipv6_pool: None,
-            });
+            };
+            options.network = Some(NetworkOptions { interface: Some(interface), ..Default::default() });
         }));
         assert!(matches!(refused, Err(MicrosandboxError::InvalidConfig(_))));
+    }
+
+    fn rule(action: &str, kind: &str, value: &str) -> RuleOptions {
+        RuleOptions {
+            action: action.into(),
+            direction: "egress".into(),
+            destination: DestinationOptions { kind: kind.into(), value: value.into() },
+            protocols: vec![],
+            ports: vec![],
+        }
+    }
+
+    fn policy(rules: Vec<RuleOptions>) -> MicrosandboxResult<NetworkPolicy> {
+        network::policy(&PolicyOptions { default_egress: "deny".into(), default_ingress: "allow".into(), rules })
+    }
+
+    fn network_of(change: impl FnOnce(&mut SandboxOptions)) -> NetworkSpec {
+        built(change).spec.network
+    }
+
+    /// The names of the policies are TypeScript's, their rules are the engine's.
+    #[test]
+    fn policies_with_a_name_are_the_engines() {
+        let dns = || RuleOptions {
+            protocols: vec!["udp".into(), "tcp".into()],
+            ports: vec![PortRangeOptions { from: 53, to: 53 }],
+            ..rule("allow", "group", "host")
+        };
+        let public = || rule("allow", "group", "public");
+        for (rules, profiles) in [
+            (vec![dns(), public()], &[NetworkProfile::Public][..]),
+            (
+                vec![dns(), public(), rule("allow", "group", "private")],
+                &[NetworkProfile::Public, NetworkProfile::Private][..],
+            ),
+        ] {
+            let stored = policy(rules).expect("a policy");
+            let expected = NetworkPolicy::from_profiles(profiles.iter().copied());
+            assert_eq!(format!("{stored:?}"), format!("{expected:?}"));
+        }
+    }
+
+    #[test]
+    fn rules_are_stored_and_wrong_ones_refused() {
+        let rules = vec![
+            rule("deny", "ip", "203.0.113.1"),
+            rule("allow", "cidr", "fd00::/8"),
+            rule("allow", "domain", "Example.com."),
+            rule("deny", "domain-suffix", ".example.com"),
+            RuleOptions { direction: "any".into(), ..rule("allow", "any", "") },
+        ];
+        let stored = policy(rules).expect("a policy").rules;
+        let text: Vec<_> = stored.iter().map(|rule| format!("{:?} {:?}", rule.action, rule.destination)).collect();
+        assert_eq!(text[2], "Allow Domain(DomainName(\"example.com\"))");
+        assert_eq!(text[3], "Deny DomainSuffix(DomainName(\"example.com\"))");
+        assert_eq!(text[4], "Allow Any");
+        for (kind, value) in [
+            ("ip", "203.0.113"),
+            ("cidr", "10.0.0.0/33"),
+            ("domain", "a b"),
+            ("domain-suffix", "com"),
+            ("group", "x"),
+            ("x", ""),
+        ] {
+            let refused = policy(vec![rule("allow", kind, value)]);
+            assert!(matches!(refused, Err(MicrosandboxError::InvalidConfig(_))), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_else_a_network_is_made_of_is_stored() {
+        let stored = network_of(|options| {
+            let bucket = |size, burst| BucketOptions { size, per_ms: 500, burst };
+            options.network = Some(NetworkOptions {
+                dns: Some(DnsOptions {
+                    nameservers: Some(vec!["127.0.0.1:5353".into()]),
+                    rebind_protection: Some(false),
+                    query_timeout_ms: Some(100),
+                }),
+                tls: Some(TlsOptions {
+                    ports: Some(vec![443, 8443]),
+                    bypass: Some(vec!["*.bank.example".into()]),
+                    verify_upstream: Some(false),
+                    verify_upstream_for: Some(BTreeMap::from([("a.example".into(), true)])),
+                    block_quic: Some(false),
+                    upstream_ca_certs: Some(vec!["/ca.pem".into()]),
+                    upstream_ca_certs_for: Some(BTreeMap::from([("b.example".into(), vec!["/b.pem".into()])])),
+                    intercept_ca: Some(InterceptCaOptions { cert: "/own.pem".into(), key: "/own.key".into() }),
+                }),
+                proxy: Some(ProxyOptions::Socks4 { address: "127.0.0.1:1080".into(), user_id: Some("me".into()) }),
+                egress_limit: Some(RateLimitOptions { bandwidth: Some(bucket(1024.0, Some(7.0))), packets: None }),
+                ingress_limit: Some(RateLimitOptions { bandwidth: None, packets: Some(bucket(9.0, None)) }),
+                max_tcp_connections: Some(5),
+                max_udp_connections: Some(0),
+                strict: Some(true),
+                trust_host_cas: Some(true),
+                ..Default::default()
+            });
+        });
+        let dns = stored.dns.expect("names");
+        assert_eq!((dns.rebind_protection, dns.query_timeout_ms), (false, 100));
+        assert_eq!(dns.nameservers, ["127.0.0.1:5353"]);
+        let tls = stored.tls.expect("TLS");
+        assert!(tls.enabled && !tls.verify_upstream && !tls.block_quic_on_intercept);
+        assert_eq!(
+            (&tls.intercepted_ports[..], &tls.bypass[..]),
+            (&[443, 8443][..], &["*.bank.example".to_owned()][..])
+        );
+        assert_eq!(tls.upstream_ca_cert, [PathBuf::from("/ca.pem")]);
+        assert_eq!(tls.scoped_upstream_ca_cert[0].path, PathBuf::from("/b.pem"));
+        assert!(tls.scoped_verify_upstream[0].verify);
+        assert_eq!(tls.intercept_ca.key_path, Some("/own.key".into()));
+        let proxy = format!("{:?}", stored.outbound_proxy.expect("a proxy"));
+        assert_eq!(proxy, "Socks4 { address: \"127.0.0.1:1080\", user_id: Some(\"me\") }");
+        let limits = stored.rate_limiter.expect("limits");
+        let bandwidth = limits.egress.and_then(|limit| limit.bandwidth).expect("a bandwidth");
+        assert_eq!((bandwidth.size, bandwidth.refill_time_ms, bandwidth.one_time_burst), (1024, 500, 7));
+        assert_eq!(limits.ingress.and_then(|limit| limit.ops).expect("packets").size, 9);
+        assert_eq!(stored.max_tcp_connections, Some(5));
+        assert_eq!(stored.max_udp_connections, Some(0));
+        assert!(stored.strict && stored.trust_host_cas);
+    }
+
+    fn secret(env: &str) -> SecretOptions {
+        SecretOptions {
+            env: env.into(),
+            value: Some("sesame".into()),
+            variable: None,
+            hosts: vec!["a.example".into(), "*.b.example".into()],
+            placeholder: None,
+            in_headers: true,
+            in_query: false,
+            in_body: false,
+            passthrough_hosts: vec![],
+            on_violation: None,
+            require_tls_identity: true,
+        }
+    }
+
+    #[test]
+    fn secrets_are_stored_and_shown_to_nobody() {
+        let stored = network_of(|options| {
+            options.secrets = Some(vec![
+                secret("KEY"),
+                SecretOptions {
+                    value: None,
+                    variable: Some("HOST_TOKEN".into()),
+                    hosts: vec!["*".into()],
+                    placeholder: Some("here".into()),
+                    in_headers: false,
+                    in_body: true,
+                    passthrough_hosts: vec!["c.example".into()],
+                    on_violation: Some("block-and-terminate".into()),
+                    require_tls_identity: false,
+                    ..secret("TOKEN")
+                },
+            ]);
+            options.secret_violation = Some("block".into());
+        });
+        assert!(stored.tls.as_ref().is_some_and(|tls| tls.enabled));
+        assert!(!format!("{stored:?}").contains("sesame"));
+        let secrets = stored.secrets.expect("secrets");
+        let [key, token] = &secrets.secrets[..] else { panic!("two") };
+        assert_eq!((&*key.placeholder, &**key.value, &key.source), ("$MSB_KEY", "sesame", &None));
+        assert_eq!(key.allowed_hosts, [HostPattern::parse("a.example"), HostPattern::parse("*.b.example")]);
+        assert_eq!(token.source, Some(SecretSource::Env { var: "HOST_TOKEN".into() }));
+        assert_eq!((&*token.placeholder, &**token.value), ("here", ""));
+        assert_eq!(token.allowed_hosts, [HostPattern::Any]);
+        assert_eq!((token.substitution.headers, token.substitution.body), (false, true));
+        assert_eq!(token.violation_action, Some(SecretViolationAction::BlockAndTerminate));
+        assert_eq!(secrets.violation_action, SecretViolationAction::Block);
+        for wrong in [
+            SecretOptions { value: None, ..secret("KEY") },
+            SecretOptions { variable: Some("KEY".into()), ..secret("KEY") },
+            SecretOptions { hosts: vec![], ..secret("KEY") },
+        ] {
+            let refused = config(&options("a", |options| options.secrets = Some(vec![wrong])));
+            assert!(matches!(refused, Err(MicrosandboxError::InvalidConfig(_))));
+        }
+    }
+
+    #[test]
+    fn patches_are_stored_in_their_order() {
+        let patches = built(|options| {
+            let (path, content) = ("/a".to_owned(), "b".to_owned());
+            options.patches = Some(vec![
+                PatchOptions::Text { path: path.clone(), content: content.clone(), mode: Some(0o600), replace: true },
+                PatchOptions::CopyDirectory { from: "/x/../c".into(), to: path.clone(), replace: false },
+                PatchOptions::Symlink { target: "/t".into(), path: path.clone(), replace: false },
+                PatchOptions::MakeDirectory { path: path.clone(), mode: None },
+                PatchOptions::Remove { path: path.clone() },
+                PatchOptions::Append { path, content },
+            ]);
+        })
+        .spec
+        .patches;
+        assert_eq!(patches.len(), 6);
+        assert!(matches!(&patches[0], Patch::Text { mode: Some(0o600), replace: true, .. }));
+        assert!(matches!(&patches[1], Patch::CopyDir { src, .. } if src == Path::new("/c")));
+        assert!(matches!(&patches[2], Patch::Symlink { target, link, .. } if target == "/t" && link == "/a"));
+        assert!(matches!(&patches[5], Patch::Append { content, .. } if content == "b"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::marking::Marking;
+use crate::network::{PolicyOptions, policy};
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
 use crate::progress::Progress;
@@ -40,6 +41,11 @@ pub struct RestoreOptions {
     pub forked: bool,
     pub disk_only: bool,
     pub disable_network: bool,
+    pub policy: Option<PolicyOptions>,
+    /// Zero is no limit.
+    pub max_tcp_connections: Option<u32>,
+    /// Zero is no limit.
+    pub max_udp_connections: Option<u32>,
     pub allow_missing_resources: bool,
     pub snapshot_base: Option<String>,
     pub labels: BTreeMap<String, String>,
@@ -123,6 +129,15 @@ fn build(options: RestoreOptions) -> MicrosandboxResult<RestoreBuilder> {
     }
     if options.disable_network {
         builder = builder.disable_network();
+    }
+    if let Some(options) = &options.policy {
+        builder = builder.network_policy(policy(options)?);
+    }
+    if let Some(most) = options.max_tcp_connections {
+        builder = builder.max_tcp_connections(most as usize);
+    }
+    if let Some(most) = options.max_udp_connections {
+        builder = builder.max_udp_connections(most as usize);
     }
     if options.allow_missing_resources {
         builder = builder.allow_missing_resources();

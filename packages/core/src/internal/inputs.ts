@@ -38,9 +38,25 @@ export const Span = Schema.declare((input: unknown): input is Duration.Input => 
   return Option.isSome(duration) && Duration.toMillis(duration.value) >= 0
 }, { expected: "a duration that is not negative, such as \"5 seconds\"" })
 
+/** One byte or more, as many as a number can say. */
+export const Bytes = Schema.declare((input: unknown): input is ByteSize.Input => {
+  const size = ByteSize.fromInput(input as ByteSize.Input)
+  return Option.isSome(size) && size.value >= 1n && size.value <= BigInt(Number.MAX_SAFE_INTEGER)
+}, { expected: "a number of bytes, at least 1, such as \"1 MiB\"" })
+
+export const toBytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input))
+
 /** A length of time that is more than nothing. */
 export const Lifetime = Span.check(
   Schema.makeFilter((input) => Duration.toMillis(Duration.fromInputUnsafe(input)) > 0 || "must be more than zero")
+)
+
+/** Whole milliseconds, as many as the border's 32 bits can say. */
+export const Millis = Lifetime.check(
+  Schema.makeFilter((input) => {
+    const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+    return Number.isInteger(millis) && millis < 2 ** 32 || "must be whole milliseconds, and less than 49 days"
+  })
 )
 
 /** For a timer, which can hold a little under 25 days. */

@@ -8,11 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { isDiskSize, tooSmall } from "./inputs.ts"
 
-type Issue = Schema.FilterIssue | undefined
+export type Issue = Schema.FilterIssue | undefined
 
-const at = (path: ReadonlyArray<PropertyKey>, issue: string): Schema.FilterIssue => ({ path, issue })
+export const at = (path: ReadonlyArray<PropertyKey>, issue: string): Schema.FilterIssue => ({ path, issue })
 
-const firstIssue = <A>(items: Iterable<A>, check: (item: A) => Issue): Issue => {
+export const firstIssue = <A>(items: Iterable<A>, check: (item: A) => Issue): Issue => {
   for (const item of items) {
     const issue = check(item)
     if (issue !== undefined) return issue
@@ -81,6 +81,9 @@ export const imageData = Schema.makeFilter((data: ImageData): Issue =>
 
 const isImage = (image: string | ImageData): boolean =>
   typeof image === "string" ? !isPath(image) : image.oci !== undefined
+
+const isDisk = (image: string | ImageData): boolean =>
+  typeof image === "string" ? isPath(image) && /^(?:raw|qcow2|vmdk)$/.test(extension(image)) : image.disk !== undefined
 
 // Disks
 
@@ -161,13 +164,15 @@ export const rlimit = Schema.makeFilter(({ hard, soft }: RlimitData): Issue =>
 const octet = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"
 const ipv4Pattern = new RegExp(`^${octet}(?:\\.${octet}){3}$`)
 
-const isIpv4 = (input: string): boolean => ipv4Pattern.test(input)
+export const isIpv4 = (input: string): boolean => ipv4Pattern.test(input)
 
 /** An IPv6 address in the one way that it is written, or undefined. */
 const ipv6 = (input: string): string | undefined => {
   const url = `http://[${input}]/`
   return /^[0-9a-fA-F:.]+$/.test(input) && URL.canParse(url) ? new URL(url).hostname.slice(1, -1) : undefined
 }
+
+export const isIpv6 = (input: string): boolean => ipv6(input) !== undefined
 
 /** The eight numbers of an address that is written in the one way. */
 const groups = (address: string): ReadonlyArray<number> => {
@@ -177,7 +182,7 @@ const groups = (address: string): ReadonlyArray<number> => {
 }
 
 export const address = Schema.makeFilter((input: string) =>
-  isIpv4(input) || ipv6(input) !== undefined || "must be an IPv4 or IPv6 address"
+  isIpv4(input) || isIpv6(input) || "must be an IPv4 or IPv6 address"
 )
 
 const loopback = "127.0.0.1"
@@ -230,15 +235,18 @@ export const guestIpv6 = Schema.makeFilter((input: string) => {
 /** An address and the length of its prefix. */
 const isPool = (input: string, most: number, isAddress: (address: string) => boolean): boolean => {
   const [address = "", prefix = "", ...rest] = input.split("/")
-  return rest.length === 0 && isAddress(address) && /^(?:0|[1-9]\d?)$/.test(prefix) && Number(prefix) <= most
+  return rest.length === 0 && isAddress(address) && /^(?:0|[1-9]\d{0,2})$/.test(prefix) && Number(prefix) <= most
 }
+
+export const isCidr = (input: string, most: { readonly ipv4: number; readonly ipv6: number }): boolean =>
+  isPool(input, most.ipv4, isIpv4) || isPool(input, most.ipv6, isIpv6)
 
 export const ipv4Pool = Schema.makeFilter((input: string) =>
   isPool(input, 30, isIpv4) || "must be an IPv4 network of /30 or larger, such as 10.9.0.0/16"
 )
 
 export const ipv6Pool = Schema.makeFilter((input: string) =>
-  isPool(input, 64, (address) => ipv6(address) !== undefined) ||
+  isPool(input, 64, isIpv6) ||
   "must be an IPv6 network of /64 or larger, such as fd00:9::/48"
 )
 
@@ -379,6 +387,16 @@ export const interval = Schema.makeFilter((interval: Duration.Input) => {
   return millis >= 1 && millis < 2 ** 32 || "must be a millisecond or more, and less than 49 days; false for never"
 })
 
+interface NetworkData {
+  readonly interface?: InterfaceData | undefined
+  readonly dns?: {
+    readonly nameservers?: ReadonlyArray<string> | undefined
+    readonly rebindProtection?: boolean | undefined
+  } | undefined
+  readonly proxy?: unknown
+  readonly trustHostCas?: boolean | undefined
+}
+
 interface OptionsData {
   readonly name?: string | undefined
   readonly image: string | ImageData
@@ -393,7 +411,10 @@ interface OptionsData {
   readonly deploymentProfile?: "single-tenant" | "multi-tenant" | undefined
   readonly ephemeral?: boolean | undefined
   readonly replace?: unknown
-  readonly network?: false | { readonly interface?: InterfaceData | undefined } | undefined
+  readonly env?: Readonly<Record<string, string>> | undefined
+  readonly network?: false | string | NetworkData | undefined
+  readonly secrets?: ReadonlyArray<{ readonly env: string }> | undefined
+  readonly patches?: ReadonlyArray<unknown> | undefined
   readonly onClose?: "destroy" | "stop" | "detach" | undefined
 }
 
@@ -415,14 +436,34 @@ const checkImage = ({ image, registry, rootDisk }: OptionsData): Issue => {
   return registry === undefined ? undefined : at(["registry"], "is for an image: this one is on this machine")
 }
 
-const checkNetwork = ({ deploymentProfile, network, ports = [], vsock = [] }: OptionsData): Issue => {
-  if (network === false && ports.length > 0) return at(["ports"], "need a network, and there is none")
-  if (deploymentProfile !== "multi-tenant") return undefined
+/** What the engine takes away from a sandbox on a host that is shared (`enforce_deployment_profile`). */
+const checkTenants = ({ network, ports = [], vsock = [] }: OptionsData): Issue => {
   const why = "cannot be in a multi-tenant deployment"
   if (ports.length > 0) return at(["ports"], why)
   if (vsock.length > 0) return at(["vsock"], why)
-  return network !== undefined && network !== false && network.interface !== undefined
-    ? at(["network", "interface"], why)
+  if (typeof network !== "object") return undefined
+  if (network.interface !== undefined) return at(["network", "interface"], why)
+  if (network.proxy !== undefined) return at(["network", "proxy"], why)
+  if (network.trustHostCas === true) return at(["network", "trustHostCas"], why)
+  if ((network.dns?.nameservers ?? []).length > 0) return at(["network", "dns", "nameservers"], why)
+  return network.dns?.rebindProtection === false ? at(["network", "dns", "rebindProtection"], why) : undefined
+}
+
+const checkNetwork = (options: OptionsData): Issue => {
+  const { deploymentProfile, env = {}, network, ports = [], secrets = [] } = options
+  if (network === false && ports.length > 0) return at(["ports"], "need a network, and there is none")
+  if (network === false && secrets.length > 0) return at(["secrets"], "need a network, and there is none")
+  const taken = secrets.findIndex((secret) => Object.hasOwn(env, secret.env))
+  if (taken !== -1) return at(["secrets", taken, "env"], "is a variable of env")
+  return deploymentProfile === "multi-tenant" ? checkTenants(options) : undefined
+}
+
+/** The engine writes patches to a directory, or to the disk of the sandbox's own over an image. */
+const checkPatches = ({ image, patches = [], rootDisk }: OptionsData): Issue => {
+  if (patches.length === 0) return undefined
+  if (isDisk(image)) return at(["patches"], "are not for a disk image, which is used as it is")
+  return typeof rootDisk === "object" && ("tmpfs" in rootDisk || "disk" in rootDisk)
+    ? at(["patches"], "need a root disk that is managed or flat")
     : undefined
 }
 
@@ -436,5 +477,5 @@ const checkLife = ({ ephemeral, name, onClose, replace }: OptionsData): Issue =>
 }
 
 export const options = Schema.makeFilter((options: OptionsData): Issue =>
-  checkResources(options) ?? checkImage(options) ?? checkNetwork(options) ?? checkLife(options)
+  checkResources(options) ?? checkImage(options) ?? checkPatches(options) ?? checkNetwork(options) ?? checkLife(options)
 )

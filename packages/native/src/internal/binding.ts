@@ -372,6 +372,27 @@ export type BranchOutcome =
   | { _tag: 'Started'; name: string; sandbox: Sandbox }
   | { _tag: 'Failed'; name: string; failure: Failure }
 
+/** So many in so long, and once so many more. */
+export interface BucketOptions {
+  size: number
+  perMs: number
+  burst?: number
+}
+
+/** The other side of a packet. */
+export interface DestinationOptions {
+  kind: 'any' | 'ip' | 'cidr' | 'domain' | 'domain-suffix' | 'group'
+  /** Empty for any. */
+  value: string
+}
+
+/** Who answers questions for names. */
+export interface DnsOptions {
+  nameservers?: Array<string>
+  rebindProtection?: boolean
+  queryTimeoutMs?: number
+}
+
 /** What becomes of a sandbox when its handle is given back. */
 export type Ending = 'destroy' | 'stop' | 'detach'
 
@@ -638,6 +659,12 @@ export interface InstallOptions {
   force: boolean
 }
 
+/** The files of a certificate and its key. */
+export interface InterceptCaOptions {
+  cert: string
+  key: string
+}
+
 /** What the guest's network interface has instead of what the engine picks. */
 export interface InterfaceOptions {
   mac?: Array<number>
@@ -810,6 +837,23 @@ export interface NamedSample {
   sample: MetricsSample
 }
 
+/** The network of a sandbox. */
+export interface NetworkOptions {
+  policy?: PolicyOptions
+  dns?: DnsOptions
+  tls?: TlsOptions
+  proxy?: ProxyOptions
+  egressLimit?: RateLimitOptions
+  ingressLimit?: RateLimitOptions
+  /** Zero is no limit. */
+  maxTcpConnections?: number
+  /** Zero is no limit. */
+  maxUdpConnections?: number
+  strict?: boolean
+  trustHostCas?: boolean
+  interface?: InterfaceOptions
+}
+
 /** How to open a file. */
 export interface OpenOptions {
   flag: string
@@ -831,6 +875,17 @@ export interface OwnerOptions {
   gid: number
 }
 
+/** One change. */
+export type PatchOptions =
+  | { _tag: 'Text'; path: string; content: string; mode?: number; replace: boolean }
+  | { _tag: 'File'; path: string; content: Buffer; mode?: number; replace: boolean }
+  | { _tag: 'CopyFile'; from: string; to: string; mode?: number; replace: boolean }
+  | { _tag: 'CopyDirectory'; from: string; to: string; replace: boolean }
+  | { _tag: 'Symlink'; target: string; path: string; replace: boolean }
+  | { _tag: 'MakeDirectory'; path: string; mode?: number }
+  | { _tag: 'Remove'; path: string }
+  | { _tag: 'Append'; path: string; content: string }
+
 /** One change of a plan. */
 export interface PlannedChange {
   field: string
@@ -841,6 +896,13 @@ export interface PlannedChange {
   reason?: string
 }
 
+/** What a guest may reach, and who may reach it. */
+export interface PolicyOptions {
+  defaultEgress: 'allow' | 'deny'
+  defaultIngress: 'allow' | 'deny'
+  rules: Array<RuleOptions>
+}
+
 /** A port of the host that leads to one of the guest. */
 export interface PortOptions {
   /** An address of the host. */
@@ -848,6 +910,12 @@ export interface PortOptions {
   host: number
   guest: number
   udp: boolean
+}
+
+/** Ports, both ends included. */
+export interface PortRangeOptions {
+  from: number
+  to: number
 }
 
 /** What a boot tells: the engine's `PullProgress`, then the stages of the boot. */
@@ -869,6 +937,17 @@ export type ProgressEvent =
   | { _tag: 'BootStage'; stage: string; /** Since the `Progress` was made. */
   startedMs: number; durationMs: number; outcome: 'success' | 'error' | 'cancelled' }
 
+/** Who asks a proxy. The password is in a variable of this process. */
+export interface ProxyCredentials {
+  username: string
+  passwordVariable: string
+}
+
+/** A proxy for what the guest sends. */
+export type ProxyOptions =
+  | { _tag: 'Socks4'; address: string; userId?: string }
+  | { _tag: 'Socks5'; address: string; credentials?: ProxyCredentials }
+
 export interface PublishedPort {
   host: number
   guest: number
@@ -885,6 +964,13 @@ export interface PullImageOptions {
   platform?: string
   /** Make the flat root file system of it, instead of the layered one. */
   flat?: boolean
+}
+
+/** How much may pass in one direction. */
+export interface RateLimitOptions {
+  /** In bytes. */
+  bandwidth?: BucketOptions
+  packets?: BucketOptions
 }
 
 /** How to talk to a registry. Not `Debug`: it holds a password. */
@@ -939,6 +1025,11 @@ export interface RestoreOptions {
   forked: boolean
   diskOnly: boolean
   disableNetwork: boolean
+  policy?: PolicyOptions
+  /** Zero is no limit. */
+  maxTcpConnections?: number
+  /** Zero is no limit. */
+  maxUdpConnections?: number
   allowMissingResources: boolean
   snapshotBase?: string
   labels: Record<string, string>
@@ -958,6 +1049,15 @@ export type RootDiskOptions =
   | { _tag: 'Tmpfs'; sizeMib?: number }
   | { _tag: 'Flat'; sizeMib?: number; cloneStrategy?: 'auto' | 'copy' | 'reflink'; fstype?: string }
   | { _tag: 'Disk'; path: string; format: 'raw' | 'qcow2'; fstype?: string }
+
+/** One rule of a policy. No protocols are all of them, and no ports too. */
+export interface RuleOptions {
+  action: 'allow' | 'deny'
+  direction: 'egress' | 'ingress' | 'any'
+  destination: DestinationOptions
+  protocols: Array<'tcp' | 'udp' | 'icmpv4' | 'icmpv6'>
+  ports: Array<PortRangeOptions>
+}
 
 /** The runtime pair to launch: the `msb` executable and the guest kernel that belongs to it. */
 export interface RuntimePair {
@@ -1051,7 +1151,10 @@ export interface SandboxOptions {
   replace?: ReplaceOptions
   /** Has no network device at all. */
   withoutNetwork?: boolean
-  networkInterface?: InterfaceOptions
+  network?: NetworkOptions
+  secrets?: Array<SecretOptions>
+  secretViolation?: 'block' | 'block-and-log' | 'block-and-terminate'
+  patches?: Array<PatchOptions>
   onClose: Ending
 }
 
@@ -1067,6 +1170,21 @@ export interface SaveImagesOptions {
   references: Array<string>
   path: string
   format: 'docker' | 'oci'
+}
+
+/** A secret, and who may have it: a value, or the variable of this process that has it. Not `Debug`. */
+export interface SecretOptions {
+  env: string
+  value?: string
+  variable?: string
+  hosts: Array<string>
+  placeholder?: string
+  inHeaders: boolean
+  inQuery: boolean
+  inBody: boolean
+  passthroughHosts: Array<string>
+  onViolation?: 'block' | 'block-and-log' | 'block-and-terminate'
+  requireTlsIdentity: boolean
 }
 
 /** An entry that was left out. */
@@ -1231,6 +1349,18 @@ export interface SweepReport {
 export interface TerminalSize {
   rows: number
   columns: number
+}
+
+/** Opening the guest's TLS on this machine. */
+export interface TlsOptions {
+  ports?: Array<number>
+  bypass?: Array<string>
+  verifyUpstream?: boolean
+  verifyUpstreamFor?: Record<string, boolean>
+  blockQuic?: boolean
+  upstreamCaCerts?: Array<string>
+  upstreamCaCertsFor?: Record<string, Array<string>>
+  interceptCa?: InterceptCaOptions
 }
 
 /** How far a transfer is. */
