@@ -40,7 +40,10 @@ export declare class Backend {
   getImage(reference: string, token: CancelToken): Promise<Outcome<ImageInfo>>
   /** Everything about an image. */
   inspectImage(reference: string, token: CancelToken): Promise<Outcome<ImageDetail>>
-  /** Remove an image, and what no other has. It is not cancelled between the catalogue and the files. */
+  /**
+   * Remove an image, and what no other has; forced, at least its name. It is not cancelled between the catalogue and the
+   * files.
+   */
   removeImage(reference: string, force: boolean, token: CancelToken): Promise<Outcome<void>>
   /** Remove the images that no sandbox and no snapshot uses. It is not cancelled between the catalogue and the files. */
   pruneImages(token: CancelToken): Promise<Outcome<ImagePrune>>
@@ -100,8 +103,8 @@ export declare class Backend {
   /** Write a copy of a snapshot of a disk into an archive, with other labels. A cancel leaves no file. */
   copySnapshot(reference: string, path: string, labels: Record<string, string>, recordIntegrity: boolean, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /**
-   * Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is whole,
-   * and kept; otherwise a failure or a cancel leaves nothing.
+   * Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is
+   * whole, and kept; otherwise a failure or a cancel leaves nothing.
    */
   loadSnapshots(paths: Array<string>, options: SnapshotLoadOptions, token: CancelToken): Promise<Outcome<Array<SnapshotInfo>>>
   /** Remove a snapshot. It is not cancelled when it has begun. */
@@ -290,8 +293,8 @@ export declare class Sandbox {
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
   /**
-   * Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled is
-   * whole, and kept.
+   * Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled
+   * is whole, and kept.
    */
   snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /** Carry a file or a tree of the host into the guest. */
@@ -567,6 +570,15 @@ export interface FileInfo {
   modifiedAt?: number
 }
 
+/** What a home can hold. */
+export interface HomeReport {
+  home: string
+  /** The home, or what exists above it. */
+  existing: string
+  /** All that is wrong with it. */
+  failures: Array<Failure>
+}
+
 /** What an image says of the program that it is for. */
 export interface ImageConfig {
   digest: string
@@ -611,15 +623,6 @@ export interface ImageLayer {
   size?: number
   /** What its file in the cache takes; nothing when there is none. */
   unpackedSize?: number
-}
-
-/** What a home can hold. */
-export interface HomeReport {
-  home: string
-  /** The home, or what exists above it. */
-  existing: string
-  /** All that is wrong with it. */
-  failures: Array<Failure>
 }
 
 /** Where the root file system comes from. */
