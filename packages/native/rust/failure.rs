@@ -834,7 +834,12 @@ fn from_image(error: ImageError, message: String) -> Failure {
         }
         ImageError::NotCached { reference } => Failure::ImageNotCached { message, reference },
         ImageError::InvalidCertificate(_) => Failure::ImageCertificateInvalid { message },
-        ImageError::Io(error) => Failure::from(error),
+        ImageError::Io(error) => match mismatch_behind(&error) {
+            Some((expected, actual)) => {
+                Failure::ImageDigestMismatch { message, digest: expected.clone(), expected, actual }
+            }
+            None => Failure::from(error),
+        },
     }
 }
 
@@ -947,14 +952,22 @@ fn is_tls(error: &OciDistributionError) -> bool {
         && causes(error).iter().any(|cause| TLS.iter().any(|text| cause.contains(text)))
 }
 
-/// What was expected and what came, of a manifest, a configuration or a layer; of a layer it is inside of an I/O error.
+/// What was expected and what came, of a manifest, a configuration or a layer.
 fn mismatch(error: &OciDistributionError) -> Option<(String, String)> {
-    let digest = match error {
-        OciDistributionError::DigestError(error) => error,
-        OciDistributionError::IoError(error) => error.get_ref()?.downcast_ref()?,
-        _ => return None,
-    };
-    match digest {
+    match error {
+        OciDistributionError::DigestError(error) => verification(error),
+        OciDistributionError::IoError(error) => mismatch_behind(error),
+        _ => None,
+    }
+}
+
+/// Where bytes are streamed, it is inside of an I/O error.
+fn mismatch_behind(error: &io::Error) -> Option<(String, String)> {
+    verification(error.get_ref()?.downcast_ref()?)
+}
+
+fn verification(error: &DigestError) -> Option<(String, String)> {
+    match error {
         DigestError::VerificationError { expected, actual } => Some((expected.clone(), actual.clone())),
         _ => None,
     }
@@ -1224,10 +1237,12 @@ mod tests {
     #[test]
     fn a_digest_that_is_another_is_told_wherever_it_is_found() {
         let error = || DigestError::VerificationError { expected: "a".into(), actual: "b".into() };
-        for error in
-            [OciDistributionError::DigestError(error()), OciDistributionError::IoError(io::Error::other(error()))]
-        {
-            let failure = Failure::from(MicrosandboxError::Image(ImageError::Registry(error)));
+        for error in [
+            ImageError::Registry(OciDistributionError::DigestError(error())),
+            ImageError::Registry(OciDistributionError::IoError(io::Error::other(error()))),
+            ImageError::Io(io::Error::other(error())),
+        ] {
+            let failure = Failure::from(MicrosandboxError::Image(error));
             let Failure::ImageDigestMismatch { expected, actual, .. } = failure else { panic!("{failure:?}") };
             assert_eq!((expected.as_str(), actual.as_str()), ("a", "b"));
         }
