@@ -10,7 +10,7 @@ import * as Teller from "../support/Teller.ts"
 layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minutes", excludeTestServices: true })(
   "a snapshot",
   (it) => {
-    it.effect("of a sandbox that runs or is paused is one of a line, and leaves it as it is, also when it is interrupted", () =>
+    it.effect("of a sandbox that runs or is paused is one of a line, and leaves the sandbox as it is", () =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const path = yield* Path.Path
@@ -65,7 +65,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         }
       }))
 
-    it.effect("goes in archives to a home that has nothing: with its image, by what is different, and with its memory", () =>
+    it.effect("goes to a home that has nothing: with its image, by what is different, with its memory", () =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const path = yield* Path.Path
