@@ -20,7 +20,7 @@ interface Answer<A> {
 }
 
 interface Question {
-  readonly what: "resolve" | "installed" | "ensure" | "make"
+  readonly what: "resolve" | "installed" | "ensure" | "make" | "doctor"
   readonly home: string
   readonly directory?: string
   readonly env?: Readonly<Record<string, string>>
@@ -331,7 +331,9 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("the ru
     Effect.gen(function*() {
       const [home, pair] = [yield* temporaryDirectory, yield* linkedPair]
       const question = { what: "ensure", home, directory: pair } as const
-      const [put, found, unasked, other, half] = yield* ask([
+      const [nowhere, put, found, unasked, other, half] = yield* ask([
+        // The npm package is what it would take it from.
+        { what: "ensure", home },
         question,
         question,
         // The source is not even looked at.
@@ -339,6 +341,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("the ru
         { ...question, env: { MSB_PATH: `${yield* otherPair}/msb` } },
         { ...question, env: { MSB_PATH: "/no/such/msb" } }
       ], yield* checkoutWithoutRuntime)
+      assert.strictEqual(nowhere?.reason?._tag, "RuntimeNotInstalled")
       for (const answer of [put, found, unasked]) {
         assert.deepStrictEqual(
           [answer?.value?.msb.path, answer?.value?.libkrunfw.origin, answer?.reason],
@@ -435,14 +438,26 @@ layer(layerBackend, { excludeTestServices: true })("the doctor", (it) => {
       assert.strictEqual(reason._tag === "InvalidConfig" ? reason.field : reason, "home")
     }))
 
+  it.effect("needs no addon, and says that there is none", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const checkout = yield* checkoutWithoutRuntime
+      yield* fs.remove(`${checkout}/packages/native/binding`, { recursive: true })
+      const home = yield* temporaryDirectory
+      const [answer] = yield* ask<Runtime.Report>([{ what: "doctor", home }], checkout)
+      const found = new Map(answer?.value?.findings.map(({ check, status }) => [check, status]))
+      assert.deepStrictEqual(
+        (["addon", "glibc", "runtime", "xattrs", "boot"] as const).map((check) => found.get(check)),
+        ["failed", "ok", "skipped", "skipped", "skipped"]
+      )
+      assert.deepStrictEqual(yield* fs.readDirectory(home), [])
+    }))
+
   it.effect("has its findings in the error of a boot that they explain", () =>
     Effect.gen(function*() {
       const [home, root] = [yield* temporaryDirectory, yield* temporaryDirectory]
       const question: Question = { what: "make", home, directory: root }
-      const [missing] = yield* ask([{ ...question, env: { MSB_PATH: "/no/such/msb" } }])
-      assert.strictEqual(missing?.reason?._tag, "RuntimeIncomplete")
-      assert.deepStrictEqual(missing?.findings?.map(({ check }) => check), ["runtime"])
-
+      const questions = JSON.stringify([{ ...question, env: { MSB_PATH: "/no/such/msb" } }, question])
       // In a mount namespace of its own, where /dev has everything but the device.
       const spawner = yield* ChildProcessSpawner
       const script = `
@@ -458,10 +473,12 @@ layer(layerBackend, { excludeTestServices: true })("the doctor", (it) => {
           script,
           "sh",
           yield* temporaryDirectory,
-          JSON.stringify([question])
+          questions
         ])
       )
-      const [{ findings = [], message, reason } = {}] = JSON.parse(output) as ReadonlyArray<Answer<never>>
+      const [missing, { findings = [], message, reason } = {}] = JSON.parse(output) as ReadonlyArray<Answer<never>>
+      assert.strictEqual(missing?.reason?._tag, "RuntimeIncomplete")
+      assert.deepStrictEqual(missing?.findings?.map(({ check }) => check), ["runtime"])
       assert.strictEqual(reason?._tag, "BootStart")
       const device = findings.find(({ check }) => check === "kvm-device")
       assert.strictEqual(device?.status, "failed")

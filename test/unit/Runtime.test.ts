@@ -165,18 +165,22 @@ describe("the doctor", () => {
       }
     }))
 
-  it("gives a failed boot the findings that explain it, each once, and what mends them", () => {
-    const finding = findings({ ...good, cpuinfo: nothing }).find(({ status }) => status === "failed")
-    assert(finding !== undefined)
-    const error = new Errors.MicrosandboxError({
-      operation: "Sandbox.make",
-      sandbox: "box",
-      reason: new Errors.BootStart({ message: "no VM", sandbox: "box", stage: "vm" }),
-      findings: [finding, { ...finding, message: "no VM" }]
-    })
-    assert.strictEqual(
-      error.message,
-      `Sandbox.make (box): no VM; ${finding.message}. To mend it: ${finding.fix}`
-    )
-  })
+  it.effect("gives a failed boot the findings that explain it, each once, and what mends them", () =>
+    Effect.gen(function*() {
+      const finding = findings({ ...good, cpuinfo: nothing }).find(({ status }) => status === "failed")
+      assert(finding !== undefined)
+      const error = new Errors.MicrosandboxError({
+        operation: "Sandbox.make",
+        sandbox: "box",
+        reason: new Errors.BootStart({ message: "no VM", sandbox: "box", stage: "vm" }),
+        findings: [finding, { ...finding, message: "no VM" }]
+      })
+      assert.strictEqual(
+        error.message,
+        `Sandbox.make (box): no VM; ${finding.message}. To mend it: ${finding.fix}`
+      )
+      const codec = Schema.toCodecJson(Errors.MicrosandboxError)
+      const back = yield* Schema.decodeEffect(codec)(yield* Schema.encodeEffect(codec)(error))
+      assert.deepStrictEqual([back.message, back.findings], [error.message, error.findings])
+    }))
 })

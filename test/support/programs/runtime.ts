@@ -1,7 +1,7 @@
 /**
  * Asks for the runtime in a process of its own, whose environment and packages may be others, and prints the answers.
  *
- *     runtime.ts '[{ "what": "resolve" | "installed" | "ensure" | "make", "home": …, "directory": …, "env": { … } }, …]'
+ *     runtime.ts '[{ "what": "resolve" | "installed" | "ensure" | "make" | "doctor", "home": …, "directory": …, "env": { … } }, …]'
  *
  * `ensure` takes the runtime from the directory, `make` boots it.
  */
@@ -26,7 +26,7 @@ const asked = (
     case "installed":
       return Runtime.installed
     case "ensure":
-      return Runtime.ensure({ from: { directory } })
+      return Runtime.ensure(directory === "" ? {} : { from: { directory } })
     default:
       return Effect.scoped(Effect.as(Sandbox.make({ image: directory, pullPolicy: "never" }), "made"))
   }
@@ -39,7 +39,9 @@ Effect.forEach(questions, ({ directory = "", env = {}, home, what }) =>
   Effect.suspend(() => {
     for (const variable of variables) delete process.env[variable]
     Object.assign(process.env, env)
-    return asked(what, directory).pipe(Effect.provide(Backend.layerLocal({ home })))
+    return what === "doctor"
+      ? Runtime.doctor({ home })
+      : asked(what, directory).pipe(Effect.provide(Backend.layerLocal({ home })))
   }).pipe(
     Effect.map((value) => ({ value })),
     Effect.catchTag(
