@@ -28,6 +28,7 @@ const logs = file("vm/Logs")
 const metrics = file("vm/Metrics")
 const progress = file("vm/Progress")
 const files = file("vm/conformance/Files")
+const network = file("vm/Network")
 const pull = file("store/Pull")
 const image = file("store/Image")
 const written = file("store/Logs")
@@ -65,6 +66,9 @@ const installed = paired(
 const shared = files("has what its programs have, and they have what it is given")
 const transferred = files("takes and gives a large file with an equal hash")
 const paced = files("gives a reader what it asks for and nothing more")
+const patched = file("vm/Patch")("change the root before the first boot, in their order, and not the image")
+const preset = network("lets through what each policy with a name says, and nothing else")
+const ruled = network("lets through what rules say: by network, address, name, protocol, port and direction")
 /** The suite of a file system, which runs on Node's files and on a guest's. */
 const conforms = (name: string): Test => ({ file: "test/conformance/FileSystem.ts", name })
 const described = conforms("says what a file is")
@@ -330,6 +334,36 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#verified?": row("Snapshot.Verification.status", verified),
     "#algorithm": row("Snapshot.Verification.algorithm", verified),
     "#content_digest": row("Snapshot.Verification.contentDigest", verified)
+  },
+  Patch: {
+    ".text": row("Patch.text", patched),
+    ".file": row("Patch.file", patched),
+    ".copy_file": row("Patch.copyFile", patched),
+    ".copy_dir": row("Patch.copyDirectory", patched),
+    ".symlink": row("Patch.symlink", patched),
+    ".mkdir": row("Patch.makeDirectory", patched),
+    ".remove": row("Patch.remove", patched),
+    ".append": row("Patch.append", patched)
+  },
+  NetworkPolicy: {
+    ".public_only": row("NetworkPolicy.publicOnly", preset),
+    ".none": row("NetworkPolicy.none", preset),
+    ".allow_all": row("NetworkPolicy.allowAll", preset),
+    ".non_local": row("NetworkPolicy.nonLocal", preset),
+    ".custom": row("NetworkPolicy.make", ruled)
+  },
+  Rule: {
+    ".allow": row("Rule.allow", ruled),
+    ".deny": row("Rule.deny", ruled)
+  },
+  Destination: {
+    ".any": row("Destination.any", ruled),
+    ".ip": row("Destination.ip", ruled),
+    ".cidr": row("Destination.cidr", ruled),
+    ".domain": row("Destination.domain", ruled),
+    ".domain_suffix": row("Destination.domainSuffix", ruled),
+    // The presets are made of it.
+    ".group": row("Destination.group", preset)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", sampled),

@@ -368,7 +368,10 @@ export interface Dns {
    * machine's `/etc/resolv.conf`.
    */
   readonly nameservers?: ReadonlyArray<string> | undefined
-  /** Refuse an answer with an address that is not public, unless a rule allows the address. Default: true. */
+  /**
+   * Refuse an answer with an address that is private, local or reserved, unless a rule without ports allows the address, by
+   * itself, its network or its group; what a policy allows by default does not count. Default: true.
+   */
   readonly rebindProtection?: boolean | undefined
   /** How long a question may take, in whole milliseconds. Default: 5 seconds. */
   readonly queryTimeout?: Duration.Input | undefined

@@ -3,6 +3,7 @@
  *
  *     sockets vsock <port> <word>    says a word to a port of the host, and prints the answer
  *     sockets udp <port>             answers every datagram with itself
+ *     sockets say <address> <port> <word>    says a word in a datagram, and prints the answer if there is one in 10 seconds
  */
 #include <arpa/inet.h>
 #include <linux/vm_sockets.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 static int fail(const char *what) {
@@ -43,8 +45,23 @@ static int echo_datagrams(int port) {
   }
 }
 
+static int say(const char *address, int port, const char *word) {
+  struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(port)};
+  struct timeval patience = {.tv_sec = 10};
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  inet_pton(AF_INET, address, &there.sin_addr);
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  if (sendto(fd, word, strlen(word), 0, (struct sockaddr *)&there, sizeof there) < 0) return fail("sendto");
+  char answer[256];
+  ssize_t length = recv(fd, answer, sizeof answer, 0);
+  if (length < 0) return fail("recv");
+  fwrite(answer, 1, length, stdout);
+  return 0;
+}
+
 int main(int count, char **words) {
   if (count == 4 && strcmp(words[1], "vsock") == 0) return ask_host(atoi(words[2]), words[3]);
   if (count == 3 && strcmp(words[1], "udp") == 0) return echo_datagrams(atoi(words[2]));
+  if (count == 5 && strcmp(words[1], "say") == 0) return say(words[2], atoi(words[3]), words[4]);
   return 64;
 }
