@@ -30,7 +30,7 @@ import * as Store from "../support/Store.ts"
 const MiB = 1 << 20
 
 const Manifest = Schema.Struct({
-  config: Schema.Struct({ digest: Schema.String }),
+  config: Schema.Struct({ digest: Schema.String, size: Schema.Int }),
   layers: Schema.Array(Schema.Struct({ digest: Schema.String, size: Schema.Int }))
 })
 
@@ -366,19 +366,21 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         const { host, push } = yield* Registry.Registry
         yield* push("false", yield* rootDirectory)
         const { config, layers } = yield* manifestOf("false")
-        let wrong: string | undefined
+        let wrong: { readonly digest: string; readonly size: number } | undefined
         const lying = yield* altered(
           host,
           (path) =>
-            wrong !== undefined && path.endsWith(wrong) ? { status: 200, body: crypto.randomBytes(1000) } : undefined
+            wrong !== undefined && path.endsWith(wrong.digest)
+              ? { status: 200, body: crypto.randomBytes(wrong.size) }
+              : undefined
         )
         const reference = `${lying}/false:latest`
-        for (const digest of [config.digest, layers[0]?.digest]) {
-          wrong = digest
+        for (const blob of [config, ...layers]) {
+          wrong = blob
           const mismatch = yield* reasonOf(Image.pull(reference, insecure))
           assert.strictEqual(mismatch._tag, "ImageDigestMismatch", mismatch.message)
           if (mismatch._tag === "ImageDigestMismatch") {
-            assert.include(digest, mismatch.expected)
+            assert.include(blob.digest, mismatch.expected)
             assert.notStrictEqual(mismatch.expected, mismatch.actual)
           }
           assert.strictEqual(yield* tagOf(Image.get(reference)), "ImageNotFound")
