@@ -165,8 +165,8 @@ pub struct SnapshotVerification {
 
 #[napi]
 impl Sandbox {
-    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled
-    /// is whole, and kept.
+    /// Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled is
+    /// whole, and kept.
     #[napi(ts_return_type = "Promise<Outcome<SnapshotDetail>>")]
     pub async fn snapshot(
         &self,
@@ -370,8 +370,8 @@ impl Backend {
         .await)
     }
 
-    /// Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is
-    /// whole, and kept; otherwise a failure or a cancel leaves nothing.
+    /// Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is whole,
+    /// and kept; otherwise a failure or a cancel leaves nothing.
     #[napi(ts_return_type = "Promise<Outcome<Array<SnapshotInfo>>>")]
     pub async fn load_snapshots(
         &self,
