@@ -18,7 +18,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         yield* fs.writeFileString(`${here}/tree/below/leaf`, "leaf\n", { mode: 0o640 })
         const bytes = Uint8Array.from({ length: 256 }, (_, index) => index)
         const look =
-          "cat /etc/motd /etc/hostname; stat -c '%a %u' /etc/motd /srv/copy /srv/deep/er /srv/tree/below/leaf; " +
+          "cat /etc/motd; tail -n 2 /etc/passwd; stat -c '%a %u' /etc/motd /srv/copy /srv/deep/er /srv/tree/below/leaf; " +
           "md5sum < /srv/bytes; cat /srv/copy /srv/tree/below/leaf; readlink /srv/link; ls /etc/group 2>/dev/null || echo gone"
         const sandbox = yield* Sandbox.make({
           image,
@@ -30,15 +30,15 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
             Patch.symlink("/etc/motd", "/srv/link"),
             Patch.makeDirectory("/srv/deep/er", { mode: 0o700 }),
             Patch.remove("/etc/group"),
-            Patch.append("/etc/hostname", "and more\n"),
+            Patch.append("/etc/passwd", "guest:x:1000:1000::/:/bin/sh\n"),
             Patch.text("/etc/motd", "hello again\n", { mode: 0o604, replace: true })
           ]
         })
         const { stdout } = yield* sandbox.shell(look)
         assert.deepStrictEqual(stdout.trim().split("\n"), [
           "hello again",
-          "sandbox",
-          "and more",
+          "nobody:x:65534:65534:nobody:/:/bin/false",
+          "guest:x:1000:1000::/:/bin/sh",
           "604 0",
           "755 0",
           "700 0",
@@ -51,8 +51,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         ])
         const plain = yield* Sandbox.make({ image })
         assert.strictEqual(
-          (yield* plain.shell("cat /etc/hostname; ls /srv /etc/motd /etc/group 2>/dev/null")).stdout,
-          "sandbox\n/etc/group\n"
+          (yield* plain.shell("grep -c . /etc/passwd; ls /srv /etc/motd /etc/group 2>/dev/null")).stdout,
+          "2\n/etc/group\n"
         )
       }))
   }
