@@ -52,7 +52,10 @@ describe("the seed", () => {
       "MetricsStream",
       "LogEntry",
       "LogStream",
-      "PullSession"
+      "PullSession",
+      "Volume",
+      "VolumeInfo",
+      "VolumeFs"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!]?$/)

@@ -31,6 +31,7 @@ mod program;
 mod progress;
 mod pull;
 mod restore;
+mod rooted;
 mod runtime;
 mod sandbox;
 mod slot;
@@ -39,6 +40,7 @@ mod tree;
 mod tree_guest;
 mod tree_host;
 mod tunnel;
+mod volume;
 
 use napi_derive::{module_init, napi};
 

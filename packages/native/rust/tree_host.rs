@@ -18,7 +18,7 @@ use crate::tree::{LinkTarget, Listed, Source, Target, WHOLE};
 const BATCH: usize = 256;
 
 /// Run what blocks on a thread that may. It runs to its end also when nobody waits for it any more.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

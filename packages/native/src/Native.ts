@@ -64,7 +64,11 @@ export type {
   TransferOptions,
   TransferProgress,
   Transferred,
-  Tunnel
+  Tunnel,
+  Volume,
+  VolumeFile,
+  VolumeInfo,
+  VolumeOptions
 } from "./internal/binding.ts"
 
 /**
