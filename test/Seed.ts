@@ -81,6 +81,9 @@ const placed = snapshot("is in the group and directory that it is told")
 const verified = snapshot("is verified with what was recorded, and only then")
 const exported = snapshot("carries a snapshot, its parents and its labels into a new group, and into one of msb")
 const removed = snapshot("is removed, but neither as a parent nor as the head of others")
+const volumes = file("store/Volume")
+const shelved = volumes("is made, found, listed and removed, and its name can be used again")
+const sized = volumes("is a disk when it has a size, whose files only a guest can see")
 const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
@@ -364,6 +367,46 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     ".domain_suffix": row("Destination.domainSuffix", ruled),
     // The presets are made of it.
     ".group": row("Destination.group", preset)
+  },
+  Volume: {
+    ".create": row("Volume.create", shelved),
+    ".get": row("Volume.get", shelved),
+    ".list": row("Volume.list", shelved),
+    ".remove": row("Volume.remove", shelved),
+    "#name": row("Volume.Volume.name", shelved),
+    "#path": row("Volume.Info.path", shelved),
+    "#fs": row(
+      "Volume.Volume.fs",
+      file("vm/Volume")(
+        "has the same files on both sides, and no link of the guest's leads this host out"
+      )
+    )
+  },
+  VolumeInfo: {
+    "#name": row("Volume.Info.name", shelved),
+    "#kind": row("Volume.Info.kind", shelved),
+    "#quota_mib": row("Volume.Info.quota", shelved),
+    "#used_bytes": row("Volume.Info.used", shelved),
+    "#capacity_bytes": row("Volume.Info.capacity", sized),
+    "#disk_format": row("Volume.Info.diskFormat", sized),
+    "#disk_fstype": row("Volume.Info.diskFstype", sized),
+    "#labels": row("Volume.Info.labels", shelved),
+    "#created_at": row("Volume.Info.createdAt", shelved),
+    "#fs": row("Volume.open", volumes("is what msb lists, and what msb has made is opened"))
+  },
+  // The suite of a file system runs on a volume too: test/store/conformance/Volume.test.ts.
+  VolumeFs: {
+    "#read": row("Volume.Volume.fs", conforms("writes a file and reads the same bytes, of any size")),
+    "#read_text": row("Volume.Volume.fs", conforms("writes and reads text")),
+    "#write": row("Volume.Volume.fs", conforms("replaces what a file held, and appends when it is told to")),
+    "#list": row("Volume.Volume.fs", conforms("says of each entry what it is")),
+    "#mkdir": row("Volume.Volume.fs", conforms("makes a directory once, and its parents when it is told to")),
+    "#remove_file": row("Volume.Volume.fs", conforms("removes a file, a link and nothing that it leads to")),
+    "#remove_dir": row("Volume.Volume.fs", conforms("removes a tree, and minds what is missing unless it is forced")),
+    "#exists?": row("Volume.Volume.fs", conforms("tells what is missing, and where it looked")),
+    "#copy": row("Volume.Volume.fs", conforms("copies a file over another, with its mode")),
+    "#rename": row("Volume.Volume.fs", conforms("renames, over a file and never over what is in a directory")),
+    "#stat": row("Volume.Volume.fs", described)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", sampled),

@@ -40,7 +40,14 @@ const permissions = (info: FileSystem.File.Info): string => (info.mode & 0o7777)
 const pattern = (size: number): Uint8Array =>
   new Uint8Array(size).map((_, index) => (index * 131 + (index >>> 8) * 7) % 256)
 
+/** All of it. */
 export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
+  files(it)
+  devices(it)
+}
+
+/** What needs nothing but a place for files. */
+export const files = (it: Vitest.MethodsNonLive<Services>): void => {
   it.effect("writes a file and reads the same bytes, of any size", () =>
     inDirectory(Effect.fnUntraced(function*(fs, at) {
       for (const size of [0, 1, 16_384, 16_385, 65_537, 3 * 1024 * 1024 + 1, 9 * 1024 * 1024]) {
@@ -231,8 +238,6 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
           { name: "link", type: "SymbolicLink" }
         ]
       )
-      const devices = yield* fs.readDirectoryEntries("/dev")
-      assert.deepStrictEqual(devices.find(({ name }) => name === "null"), { name: "null", type: "CharacterDevice" })
     })))
 
   it.effect("says what a file is", () =>
@@ -245,7 +250,6 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
       assert.isTrue(Option.isSome(info.mtime) && Math.abs(info.mtime.value.getTime() - Date.now()) < 600_000)
       assert.isTrue(Option.isSome(info.uid) && Option.isSome(info.gid))
       assert.strictEqual(typeof info.dev, "bigint")
-      assert.strictEqual((yield* fs.stat("/dev/null")).type, "CharacterDevice")
       assert.strictEqual((yield* fs.stat(at("."))).type, "Directory")
     })))
 
@@ -703,15 +707,6 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
       assert.strictEqual((yield* fs.readDirectory(at("."))).length, 40)
     })))
 
-  it.effect("reads what the kernel makes up", () =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      assert.match(yield* fs.readFileString("/proc/version"), /^Linux version/)
-      assert.strictEqual((yield* fs.readFile("/dev/null")).length, 0)
-      const zeros = yield* Stream.runCollect(fs.stream("/dev/zero", { bytesToRead: 100_000 }))
-      assert.isTrue(Buffer.concat(zeros).equals(Buffer.alloc(100_000)))
-    }))
-
   it.effect("tells of what is made, changed and removed in a directory", () =>
     inDirectory(Effect.fnUntraced(function*(fs, at) {
       yield* fs.writeFileString(at("changed"), "")
@@ -732,4 +727,19 @@ export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
       yield* fs.remove(at("removed"))
       yield* until(Effect.map(Ref.get(seen), (seen) => seen.includes("Remove removed")))
     })))
+}
+
+/** What needs the files that a kernel makes up, below `/dev` and `/proc`. */
+export const devices = (it: Vitest.MethodsNonLive<Services>): void => {
+  it.effect("reads what the kernel makes up", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const devices = yield* fs.readDirectoryEntries("/dev")
+      assert.deepStrictEqual(devices.find(({ name }) => name === "null"), { name: "null", type: "CharacterDevice" })
+      assert.strictEqual((yield* fs.stat("/dev/null")).type, "CharacterDevice")
+      assert.match(yield* fs.readFileString("/proc/version"), /^Linux version/)
+      assert.strictEqual((yield* fs.readFile("/dev/null")).length, 0)
+      const zeros = yield* Stream.runCollect(fs.stream("/dev/zero", { bytesToRead: 100_000 }))
+      assert.isTrue(Buffer.concat(zeros).equals(Buffer.alloc(100_000)))
+    }))
 }

@@ -59,7 +59,10 @@ describe("the seed", () => {
       "ImagePruneReport",
       "Snapshot",
       "SnapshotInfo",
-      "SnapshotVerifyReport"
+      "SnapshotVerifyReport",
+      "Volume",
+      "VolumeInfo",
+      "VolumeFs"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!=]?$/)

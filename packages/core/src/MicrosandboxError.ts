@@ -425,6 +425,19 @@ export class VolumeAlreadyExists extends Schema.TaggedError<VolumeAlreadyExists>
 }) {}
 
 /**
+ * A sandbox that is not stopped has the volume mounted; `sandbox` is absent where the engine does not name it.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class VolumeInUse extends Schema.TaggedError<VolumeInUse>()("VolumeInUse", {
+  ...text,
+  volume: Schema.String,
+  sandbox: Schema.optionalKey(Schema.String)
+}) {}
+
+/**
  * A network option was refused.
  *
  * @stability unstable
@@ -1018,7 +1031,7 @@ export class ChangeRefused extends Schema.TaggedError<ChangeRefused>()("ChangeRe
 }) {}
 
 /**
- * An operation on a file of the guest failed; `errno` is the guest kernel's, which is Linux, and `errnoName` its name, such
+ * An operation on a file of a guest or of a volume failed; `errno` is Linux's number for it, and `errnoName` its name, such
  * as `ENOENT`.
  *
  * @stability unstable
@@ -1183,6 +1196,7 @@ export const Reason = Schema.Union([
   ImageInUse,
   VolumeNotFound,
   VolumeAlreadyExists,
+  VolumeInUse,
   NetworkBuilder,
   PatchFailed,
   SnapshotNotFound,

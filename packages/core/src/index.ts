@@ -174,6 +174,14 @@ export * as Transfer from "./Transfer.ts"
 export * as Tunnel from "./Tunnel.ts"
 
 /**
+ * Storage by name, and its files.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Volume from "./Volume.ts"
+
+/**
  * Waiting until something in a sandbox is ready.
  *
  * @stability unstable

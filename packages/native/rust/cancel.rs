@@ -50,6 +50,11 @@ impl Cancel {
         }
     }
 
+    /// For work that cannot be dropped, between two pieces of it.
+    pub(crate) fn is_requested(&self) -> bool {
+        self.call.is_cancelled() || self.engine.is_cancelled()
+    }
+
     /// Run `future` until it is done or a cancel is asked for; then drop it, which is what stops the
     /// engine's work, before the answer goes out.
     pub(crate) async fn guard<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, Stop>

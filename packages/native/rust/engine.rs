@@ -36,6 +36,7 @@ pub struct LiveHandles {
     pub logs: u32,
     pub files: u32,
     pub tunnels: u32,
+    pub volumes: u32,
     pub calls: u32,
 }
 
@@ -48,6 +49,7 @@ pub(crate) enum Kind {
     Logs,
     File,
     Tunnel,
+    Volume,
 }
 
 #[derive(Default)]
@@ -58,6 +60,7 @@ struct Counters {
     logs: AtomicU32,
     files: AtomicU32,
     tunnels: AtomicU32,
+    volumes: AtomicU32,
 }
 
 impl Counters {
@@ -69,6 +72,7 @@ impl Counters {
             Kind::Logs => &self.logs,
             Kind::File => &self.files,
             Kind::Tunnel => &self.tunnels,
+            Kind::Volume => &self.volumes,
         }
     }
 }
@@ -140,6 +144,7 @@ impl EngineState {
             logs: self.live.logs.load(Ordering::Relaxed),
             files: self.live.files.load(Ordering::Relaxed),
             tunnels: self.live.tunnels.load(Ordering::Relaxed),
+            volumes: self.live.volumes.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

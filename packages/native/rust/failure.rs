@@ -360,6 +360,11 @@ pub enum Failure {
     CaptureUnsupported {
         message: String,
     },
+    VolumeInUse {
+        message: String,
+        volume: String,
+        sandbox: Option<String>,
+    },
     FileFailed {
         message: String,
         path: String,
@@ -562,6 +567,23 @@ impl Failure {
     pub(crate) fn file_errno(path: &str, errno: i32, text: &str) -> Self {
         let errno_name = errno_name(errno).map(str::to_owned);
         Self::FileFailed { message: text.into(), path: path.into(), errno: Some(errno), errno_name }
+    }
+
+    pub(crate) fn volume_in_use(volume: &str, sandbox: &str) -> Self {
+        Self::VolumeInUse {
+            message: format!("volume {volume:?} is mounted in sandbox {sandbox:?}"),
+            volume: volume.into(),
+            sandbox: Some(sandbox.into()),
+        }
+    }
+
+    pub(crate) fn volume_is_disk() -> Self {
+        Self::Unsupported {
+            message: "the files of a disk volume are inside its image, which only a guest can read".into(),
+            operation: "volume.fs".into(),
+            reason: "MountIntoSandbox".into(),
+            hint: "mount it in a sandbox, and use that sandbox's files".into(),
+        }
     }
 
     pub(crate) fn change_refused(field: &str, reason: &str) -> Self {
@@ -989,9 +1011,22 @@ fn from_invalid_config_text(text: &str, message: String) -> Failure {
         Failure::SandboxNotRunning { message }
     } else if text.contains("requires an OCI-rooted sandbox") || text.starts_with("source uses host-backed") {
         Failure::CaptureUnsupported { message }
+    } else if let Some((volume, sandbox)) = attached_volume(text) {
+        Failure::VolumeInUse { message, volume, sandbox }
     } else {
         Failure::InvalidConfig { message, field: None }
     }
+}
+
+/// The volume, and the sandbox where it is named, of "volume X is attached to active sandbox Y" and "… is currently attached
+/// by a running sandbox".
+fn attached_volume(text: &str) -> Option<(String, Option<String>)> {
+    let (volume, rest) = text.strip_prefix("volume \"")?.split_once("\" is ")?;
+    if rest == "currently attached by a running sandbox" {
+        return Some((volume.into(), None));
+    }
+    let sandbox = rest.strip_prefix("attached to active sandbox \"")?.strip_suffix('"')?;
+    Some((volume.into(), Some(sandbox.into())))
 }
 
 /// What a VM holds that no capture can take, as the runtime says it.

@@ -58,6 +58,20 @@ pub struct FileInfo {
     /// Seconds since 1970; the protocol has no finer ones.
     pub accessed_at: Option<f64>,
     pub modified_at: Option<f64>,
+    /// The protocol has none of a guest's file.
+    pub node: Option<FileNode>,
+}
+
+/// Where a file of this host is kept.
+#[napi(object, object_from_js = false)]
+pub struct FileNode {
+    pub device: u64,
+    pub number: u64,
+    pub links: u64,
+    /// Which device it is, if it is one.
+    pub special: u64,
+    pub block_size: u64,
+    pub blocks: u64,
 }
 
 /// An entry of a listing.
@@ -100,6 +114,7 @@ impl FileInfo {
             gid: info.gid,
             accessed_at: info.atime.map(|seconds| seconds as f64),
             modified_at: info.mtime.or(info.modified).map(|seconds| seconds as f64),
+            node: None,
         }
     }
 }
@@ -119,7 +134,7 @@ impl FileAttributes {
 
 /// `packages/core` checks the range; what is out of it all the same saturates.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(number: f64) -> u64 {
+pub(crate) fn whole(number: f64) -> u64 {
     number as u64
 }
 

@@ -34,6 +34,7 @@ mod program;
 mod progress;
 mod pull;
 mod restore;
+mod rooted;
 mod runtime;
 mod sandbox;
 mod settle;
@@ -45,6 +46,7 @@ mod tree;
 mod tree_guest;
 mod tree_host;
 mod tunnel;
+mod volume;
 
 use napi_derive::{module_init, napi};
 

@@ -84,7 +84,11 @@ export type {
   TransferOptions,
   TransferProgress,
   Transferred,
-  Tunnel
+  Tunnel,
+  Volume,
+  VolumeFile,
+  VolumeInfo,
+  VolumeOptions
 } from "./internal/binding.ts"
 
 /**

@@ -1,4 +1,4 @@
-/** The files of a guest as Effect's `FileSystem`: what Node's does, in one crossing for each operation. */
+/** The files of a guest, or of a volume, as Effect's `FileSystem`: what Node's does, in one crossing for each operation. */
 import type { Native } from "@effect-microsandbox/native"
 import * as Arr from "effect/Array"
 import * as ByteSize from "effect/ByteSize"
@@ -16,11 +16,11 @@ import * as Stream from "effect/Stream"
 import { MicrosandboxError } from "../MicrosandboxError.ts"
 import { makeCopy } from "./copy.ts"
 import { spawn } from "./exec.ts"
-import { mapFailure, toError } from "./failure.ts"
+import { mapFailure, type Subject, toError } from "./failure.ts"
 import { defined } from "./inputs.ts"
 import { attributesOf, subjectOf, type Target } from "./operation.ts"
 import { toPlatformError } from "./platformError.ts"
-import { watch } from "./watch.ts"
+import { type Operations, watch } from "./watch.ts"
 
 /** What `readFile` holds in memory at most; more is for `stream`. */
 const readLimit = 2 ** 30
@@ -30,9 +30,6 @@ const batchBytes = 1 << 20
 
 /** The addon's own limit for one read. */
 const crossingBytes = 4 << 20
-
-/** Where the guest has its temporary files. */
-const temporary = "/tmp"
 
 const typeMask = 0o170000
 
@@ -50,29 +47,32 @@ const openFlags: ReadonlySet<string> = new Set(["r", "r+", "w", "wx", "w+", "wx+
 
 const typeOf = ({ mode }: Native.FileInfo): FileSystem.File.Type => types[mode & typeMask] ?? "Unknown"
 
-/** A guest may say any number; one that is no date is no time. */
+/** A guest may say any number; one that is no date is no time. To the millisecond that is nearest, as Node does. */
 const toDate = (seconds: number | undefined): Option.Option<Date> => {
-  const date = new Date((seconds ?? NaN) * 1000)
+  const date = new Date(Math.round((seconds ?? NaN) * 1000))
   return Number.isNaN(date.getTime()) ? Option.none() : Option.some(date)
 }
 
 /** The protocol has neither devices nor inodes; one sandbox is one device. */
-const toFileInfo = (info: Native.FileInfo): FileSystem.File.Info => ({
-  type: typeOf(info),
-  mtime: toDate(info.modifiedAt),
-  atime: toDate(info.accessedAt),
-  birthtime: Option.none(),
-  dev: 0n,
-  rdev: Option.none(),
-  ino: Option.none(),
-  mode: info.mode,
-  nlink: Option.none(),
-  uid: Option.some(info.uid),
-  gid: Option.some(info.gid),
-  size: ByteSize.bytes(BigInt(info.size)),
-  blksize: Option.none(),
-  blocks: Option.none()
-})
+const toFileInfo = (info: Native.FileInfo): FileSystem.File.Info => {
+  const node = Option.fromUndefinedOr(info.node)
+  return {
+    type: typeOf(info),
+    mtime: toDate(info.modifiedAt),
+    atime: toDate(info.accessedAt),
+    birthtime: Option.none(),
+    dev: info.node?.device ?? 0n,
+    rdev: Option.map(node, ({ special }) => special),
+    ino: Option.map(node, ({ number }) => number),
+    mode: info.mode,
+    nlink: Option.map(node, ({ links }) => links),
+    uid: Option.some(info.uid),
+    gid: Option.some(info.gid),
+    size: ByteSize.bytes(BigInt(info.size)),
+    blksize: Option.map(node, ({ blockSize }) => ByteSize.bytes(blockSize)),
+    blocks: Option.map(node, ({ blocks }) => blocks)
+  }
+}
 
 const badArgument = (method: string, description: string): PlatformError.PlatformError =>
   PlatformError.badArgument({ module: "FileSystem", method, description })
@@ -87,11 +87,58 @@ const toBuffer = (data: Uint8Array): Buffer => Buffer.from(data)
 
 type Failing<A> = Effect.Effect<A, PlatformError.PlatformError>
 
+/** The methods of an open file that the addon has for one of a guest and for one of a volume. */
+type OpenFile = Pick<Native.GuestFile, "close" | "read" | "set" | "stat" | "write">
+
+type Method =
+  | "fileCopy"
+  | "fileList"
+  | "fileMakeDirectory"
+  | "fileRead"
+  | "fileReadLink"
+  | "fileRealPath"
+  | "fileRemove"
+  | "fileRename"
+  | "fileSet"
+  | "fileStat"
+  | "fileSymlink"
+  | "fileWrite"
+
+/** The methods that the addon has for the files of a guest and for those of a volume. */
+export interface Files<File extends OpenFile> extends Pick<Native.Sandbox, Method> {
+  readonly fileOpen: (
+    path: string,
+    options: Native.OpenOptions,
+    token: Native.CancelToken
+  ) => Promise<Native.Outcome<File>>
+}
+
+/** What is done differently in a guest, whose agent cannot, and on this host. */
+export interface Tools<File> {
+  readonly sync: (path: string, file: File) => Failing<void>
+  readonly link: (from: string, to: string, path: string) => Failing<void>
+  readonly access: (path: string, wants: ReadonlyArray<"-r" | "-w">, given: string) => Failing<void>
+  /** How a program is started that tells of changes; without it they are found by looking. */
+  readonly start?: Operations["start"]
+}
+
+/** Whose files these are. */
+export interface Source<File extends OpenFile> {
+  readonly native: Native.Native["Service"]
+  readonly files: Files<File>
+  /** What a path that does not begin with `/` is relative to. */
+  readonly workdir: string
+  /** Where temporary files are made. */
+  readonly temporary: string
+  /** What every span says. */
+  readonly attributes: Record<string, unknown>
+  /** What an error names. */
+  readonly subject: (operation: string) => Subject
+  readonly tools: (run: Run) => Tools<File>
+}
+
 /** What the operations below share: a crossing of the border with its span and its errors. */
-const makeRun = (target: Target) => {
-  const attributes = attributesOf(target)
-  /** A path as the guest's agent takes it; what is relative is so to the guest's working directory. */
-  const workdir = target.handle.workdir ?? "/"
+export const makeRun = ({ attributes, native, subject, workdir }: Omit<Source<OpenFile>, "files" | "tools">) => {
   const absolute = (path: string): string => path === "" || path.startsWith("/") ? path : `${workdir}/${path}`
 
   const check = (method: string, ...paths: ReadonlyArray<string>): Failing<void> =>
@@ -102,8 +149,8 @@ const makeRun = (target: Target) => {
     path: string,
     run: (token: Native.CancelToken) => Promise<Native.Outcome<A>>
   ): Failing<A> =>
-    target.native.call(run).pipe(
-      mapFailure(subjectOf(`FileSystem.${method}`, target)),
+    native.call(run).pipe(
+      mapFailure(subject(`FileSystem.${method}`)),
       Effect.mapError(toPlatformError("FileSystem", method, path))
     )
 
@@ -114,16 +161,14 @@ const makeRun = (target: Target) => {
   const one = <A>(
     method: string,
     path: string,
-    run: (handle: Native.Sandbox, path: string, token: Native.CancelToken) => Promise<Native.Outcome<A>>
+    run: (path: string, token: Native.CancelToken) => Promise<Native.Outcome<A>>
   ): Failing<A> =>
-    Effect.andThen(check(method, path), call(method, path, (token) => run(target.handle, absolute(path), token))).pipe(
-      span(method)
-    )
+    Effect.andThen(check(method, path), call(method, path, (token) => run(absolute(path), token))).pipe(span(method))
 
   return { absolute, call, check, one, span }
 }
 
-type Run = ReturnType<typeof makeRun>
+export type Run = ReturnType<typeof makeRun>
 
 const openOptions = (
   method: string,
@@ -140,7 +185,7 @@ const openOptions = (
     : Effect.fail(badArgument(method, `no such flag: ${given}`))
 }
 
-const checkMode = (method: string, mode: number | undefined): Failing<number | undefined> =>
+export const checkMode = (method: string, mode: number | undefined): Failing<number | undefined> =>
   mode === undefined || (Number.isInteger(mode) && mode >= 0 && mode < 2 ** 32)
     ? Effect.succeed(mode)
     : Effect.fail(badArgument(method, "a mode is an integer from 0 to 4294967295"))
@@ -164,12 +209,12 @@ const toSeconds = (time: Date | number): Failing<number> => {
     const seconds = time.getTime() / 1000
     return Number.isNaN(seconds)
       ? refuse("utime", "", "Unknown", "an invalid date")
-      : Effect.succeed(Math.floor(seconds))
+      : Effect.succeed(seconds)
   }
   return Number.isFinite(time)
     ? Effect.map(
       Effect.clockWith((clock) => clock.currentTimeMillis),
-      (now) => Math.floor(time < 0 ? now / 1000 : time)
+      (now) => time < 0 ? now / 1000 : time
     )
     : Effect.fail(badArgument("utime", "a time is a date or a number of seconds"))
 }
@@ -180,11 +225,11 @@ const toPosition = (method: string, position: bigint): Failing<number> =>
     : Effect.fail(badArgument(method, `position exceeds the safe integer range: ${position}`))
 
 /** An open file. Its cursor is here, as Node's is; one operation at a time moves it. */
-class GuestFile implements FileSystem.File {
+class CursorFile implements FileSystem.File {
   readonly [FileSystem.FileTypeId]: typeof FileSystem.FileTypeId = FileSystem.FileTypeId
   readonly stat: Failing<FileSystem.File.Info>
   readonly sync: Failing<void>
-  private readonly file: Native.GuestFile
+  private readonly file: OpenFile
   private readonly path: string
   private readonly append: boolean
   private readonly call: Run["call"]
@@ -192,7 +237,7 @@ class GuestFile implements FileSystem.File {
   private position = 0n
 
   constructor(
-    file: Native.GuestFile,
+    file: OpenFile,
     path: string,
     append: boolean,
     call: Run["call"],
@@ -217,7 +262,7 @@ class GuestFile implements FileSystem.File {
 
   /** Fills `size` bytes as far as the file goes; moves the cursor unless a position is given. */
   private readonly take = Effect.fnUntraced(function*(
-    this: GuestFile,
+    this: CursorFile,
     method: string,
     size: number,
     explicit: bigint | undefined
@@ -298,8 +343,9 @@ class GuestFile implements FileSystem.File {
 /** What these programs print is a message. */
 const toolOutput = { _tag: "Fail", limit: 1 << 20 } as const
 
-/** What a program of the guest did instead of its agent, which cannot. */
-const makeTools = (target: Target, { call }: Run) => {
+/** What a program of the guest does instead of its agent, which cannot. */
+const makeTools = (target: Target, { call }: Run): Tools<unknown> => {
+  const spawnWatch = spawn("FileSystem.watch", target)
   const exec = (method: string, path: string, command: string, args: Array<string>, user?: string) =>
     call(method, path, (token) => target.handle.exec(defined({ command, args, user, output: toolOutput }), token)).pipe(
       Effect.catchTag(
@@ -315,13 +361,13 @@ const makeTools = (target: Target, { call }: Run) => {
 
   return {
     /** Data that the guest has written goes to its disk; the agent's protocol has no word for one file. */
-    sync: (path: string): Failing<void> =>
+    sync: (path) =>
       Effect.flatMap(
         exec("sync", path, "sync", [], "0"),
         ({ exitCode, stderr }) => exitCode === 0 ? Effect.void : refuse("sync", path, "Unknown", text(stderr))
       ),
 
-    link: (from: string, to: string, path: string): Failing<void> =>
+    link: (from, to, path) =>
       Effect.flatMap(exec("link", path, "ln", ["--", from, to], "0"), ({ exitCode, stderr }) => {
         if (exitCode === 0) return Effect.void
         const why = text(stderr)
@@ -336,7 +382,7 @@ const makeTools = (target: Target, { call }: Run) => {
       }),
 
     /** Whether the sandbox's user may, and not the agent, which is root: the guest's kernel says so. */
-    access: (path: string, wants: ReadonlyArray<"-r" | "-w">, given: string): Failing<void> => {
+    access: (path, wants, given) => {
       const script = `for want in "$@"; do test "$want" "$path" || exit 13; done`
       return Effect.flatMap(
         call("access", given, (token) =>
@@ -349,30 +395,49 @@ const makeTools = (target: Target, { call }: Run) => {
             ? Effect.void
             : refuse("access", given, exitCode === 13 ? "PermissionDenied" : "Unknown", text(stderr))
       )
-    }
+    },
+
+    // As the agent, which everything else of this file system is done by.
+    start: (command, args) => spawnWatch(command, args, { user: "0" })
   }
 }
 
-export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.FileSystem => {
-  const run = makeRun(target)
+/** The files of a guest. */
+export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.FileSystem =>
+  makeFileSystemOf({
+    native: target.native,
+    files: target.handle,
+    workdir: target.handle.workdir ?? "/",
+    temporary: "/tmp",
+    attributes: attributesOf(target),
+    subject: (operation) => subjectOf(operation, target),
+    tools: (run) => makeTools(target, run)
+  }, path)
+
+/** `path` is of the same file system. */
+export const makeFileSystemOf = <File extends OpenFile>(
+  source: Source<File>,
+  path: Path.Path
+): FileSystem.FileSystem => {
+  const run = makeRun(source)
   const { absolute, call, check, one, span } = run
-  const tools = makeTools(target, run)
+  const { files, native, subject, temporary } = source
+  const tools = source.tools(run)
 
   const statAs = (method: string, at: string, follow: boolean) =>
-    one(method, at, (handle, at, token) => handle.fileStat(at, follow, token))
+    one(method, at, (at, token) => files.fileStat(at, follow, token))
 
   const stat = (at: string) => Effect.map(statAs("stat", at, true), toFileInfo)
   const lstat = (at: string) => Effect.map(statAs("lstat", at, false), toFileInfo)
 
   const realPathAs = (method: string, at: string) =>
     // By its text first, as Node does it.
-    one(method, at, (handle, _, token) => handle.fileRealPath(path.resolve(at), token))
-  const readLinkAs = (method: string, at: string) =>
-    one(method, at, (handle, at, token) => handle.fileReadLink(at, token))
+    one(method, at, (_, token) => files.fileRealPath(path.resolve(at), token))
+  const readLinkAs = (method: string, at: string) => one(method, at, (at, token) => files.fileReadLink(at, token))
   const symlinkAs = (method: string, to: string, at: string) =>
     Effect.andThen(
       check(method, to),
-      one(method, at, (handle, at, token) => handle.fileSymlink(to, at, token))
+      one(method, at, (at, token) => files.fileSymlink(to, at, token))
     )
   const removeAs = (
     method: string,
@@ -382,26 +447,22 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
     one(
       method,
       at,
-      (handle, at, token) => handle.fileRemove(at, options?.recursive ?? false, options?.force ?? false, token)
+      (at, token) => files.fileRemove(at, options?.recursive ?? false, options?.force ?? false, token)
     )
   const makeDirectoryAs = (method: string, at: string, recursive: boolean, mode?: number) =>
     Effect.flatMap(
       checkMode(method, mode),
-      (mode) => one(method, at, (handle, at, token) => handle.fileMakeDirectory(at, recursive, mode, token))
+      (mode) => one(method, at, (at, token) => files.fileMakeDirectory(at, recursive, mode, token))
     )
   const copyFileAs = (method: string, from: string, to: string) =>
     Effect.andThen(
       check(method, to),
-      one(method, from, (handle, from, token) => handle.fileCopy(from, absolute(to), token))
+      one(method, from, (from, token) => files.fileCopy(from, absolute(to), token))
     )
   const setAs = (method: string, at: string, attributes: Native.FileAttributes) =>
-    one(method, at, (handle, at, token) => handle.fileSet(at, attributes, token))
+    one(method, at, (at, token) => files.fileSet(at, attributes, token))
   const listAs = (method: string, at: string, recursive: boolean) =>
-    one(method, at, (handle, at, token) => handle.fileList(at, recursive, token))
-
-  const spawnWatch = spawn("FileSystem.watch", target)
-  // As the agent, which everything else of this file system is done by.
-  const start = (command: string, args: ReadonlyArray<string>) => spawnWatch(command, args, { user: "0" })
+    one(method, at, (at, token) => files.fileList(at, recursive, token))
 
   const chmodAs = (method: string, at: string, mode: number) =>
     Effect.flatMap(checkMode(method, mode), (mode) => setAs(method, at, defined({ mode })))
@@ -409,7 +470,7 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
   const writeFile: FileSystem.FileSystem["writeFile"] = (at, data, options) =>
     Effect.flatMap(
       openOptions("writeFile", options, "w"),
-      (how) => one("writeFile", at, (handle, at, token) => handle.fileWrite(at, toBuffer(data), how, token))
+      (how) => one("writeFile", at, (at, token) => files.fileWrite(at, toBuffer(data), how, token))
     )
 
   const openAs = (
@@ -420,18 +481,18 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
       readonly mode?: number | undefined
       readonly noFollow?: boolean | undefined
     }
-  ): Effect.Effect<GuestFile, PlatformError.PlatformError, Scope.Scope> =>
+  ): Effect.Effect<CursorFile, PlatformError.PlatformError, Scope.Scope> =>
     Effect.gen(function*() {
       yield* check(method, at)
       const how = yield* openOptions(method, options, "r", options?.noFollow ?? false)
-      const file = yield* target.native.acquire(
-        (token) => target.handle.fileOpen(absolute(at), how, token),
-        (file) => close(target, method, at, file)
+      const file = yield* native.acquire(
+        (token) => files.fileOpen(absolute(at), how, token),
+        (file) => close(subject("FileSystem.close"), method, at, file)
       ).pipe(
-        mapFailure(subjectOf(`FileSystem.${method}`, target)),
+        mapFailure(subject(`FileSystem.${method}`)),
         Effect.mapError(toPlatformError("FileSystem", method, at))
       )
-      return new GuestFile(file, at, how.flag.startsWith("a"), call, tools.sync(at))
+      return new CursorFile(file, at, how.flag.startsWith("a"), call, tools.sync(at, file))
     }).pipe(span(method))
 
   const makeTempDirectoryAs = (method: string) =>
@@ -441,7 +502,7 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
       const prefix = options?.prefix ?? ""
       const directory = options?.directory === undefined ? temporary : path.join(options.directory, ".")
       const random = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
-      const at = `${prefix === "" ? `${directory}/` : path.join(directory, prefix)}${random}`
+      const at = `${prefix === "" ? directory.replace(/\/?$/, "/") : path.join(directory, prefix)}${random}`
       yield* makeDirectoryAs(method, at, false, 0o700)
       return at
     })
@@ -525,14 +586,14 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
         listAs("readDirectoryEntries", at, false),
         (entries) => entries.map(({ info, path }) => ({ name: path, type: typeOf(info) }))
       ),
-    readFile: (at) => one("readFile", at, (handle, at, token) => handle.fileRead(at, readLimit, token)),
+    readFile: (at) => one("readFile", at, (at, token) => files.fileRead(at, readLimit, token)),
     readLink: (at) => readLinkAs("readLink", at),
     realPath: (at) => realPathAs("realPath", at),
     remove: (at, options) => removeAs("remove", at, options),
     rename: (from, to) =>
       Effect.andThen(
         check("rename", to),
-        one("rename", from, (handle, from, token) => handle.fileRename(from, absolute(to), token))
+        one("rename", from, (from, token) => files.fileRename(from, absolute(to), token))
       ),
     stat,
     symlink: (to, at) => symlinkAs("symlink", to, at),
@@ -543,7 +604,7 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
         Effect.all([toSeconds(atime), toSeconds(mtime)]),
         ([accessedAt, modifiedAt]) => setAs("utime", at, { accessedAt, modifiedAt })
       ),
-    watch: (at, options) => watch({ absolute, list: listAs, path, start, stat: statAs }, at, options),
+    watch: (at, options) => watch({ absolute, list: listAs, path, start: tools.start, stat: statAs }, at, options),
     writeFile
   })
 
@@ -571,7 +632,7 @@ export const makeFileSystem = (target: Target, path: Path.Path): FileSystem.File
 
 /** Reads as much as is worth a crossing, and hands it out in the size that was asked for. */
 const chunks = (
-  file: GuestFile,
+  file: CursorFile,
   chunkSize: number,
   bytesToRead: bigint | undefined
 ): Stream.Stream<Uint8Array, PlatformError.PlatformError> => {
@@ -594,14 +655,14 @@ const chunks = (
 }
 
 /** A file that cannot be closed has lost data, and says so loudly, as Node's does; a sandbox that has gone has lost all. */
-const close = (target: Target, method: string, path: string, file: Native.GuestFile): Effect.Effect<void> =>
+const close = (subject: Subject, method: string, path: string, file: OpenFile): Effect.Effect<void> =>
   Effect.flatMap(
     Effect.promise(() => file.close()),
     (outcome) =>
       outcome._tag === "Failed" && outcome.failure._tag === "FileFailed"
         ? Effect.die(
           toPlatformError("FileSystem", method, path)(
-            toError(subjectOf("FileSystem.close", target), outcome.failure)
+            toError(subject, outcome.failure)
           )
         )
         : Effect.void

@@ -16,6 +16,7 @@ export const hints: { readonly [Tag in Reason["_tag"]]?: string } = {
   StopTimeout: "give more grace, or let it kill: stop({ thenKill: true })",
   BootStart: "the CPU must have virtualization (vmx or svm), and /dev/kvm must exist and be writable by this user",
   ControlStateChanged: "look at the state before trying again",
+  VolumeInUse: "stop or remove the sandbox that mounts it first",
   ImageInUse: "remove them first, or force",
   ImageRegistry: "check the reference and the network",
   ImageUnauthorized: "give registry.auth, or log in with Docker; check the reference",

@@ -338,6 +338,8 @@ const checkVolume = (mount: MountData): Issue => {
   return key === undefined ? undefined : at([key], "is for a directory")
 }
 
+export const volume = Schema.makeFilter((volume: MountData): Issue => checkVolume(volume))
+
 export const mount = Schema.makeFilter((mount: MountData): Issue => {
   const issue = checkKind(mountKinds, mount)
   if (issue !== undefined) return issue

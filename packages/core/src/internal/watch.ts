@@ -1,4 +1,4 @@
-/** Watching the files of a guest: told by its kernel where the guest has a program for that, and found by looking where not. */
+/** Watching files: told by a guest's kernel where the guest has a program for that, and found by looking where not. */
 import type { Native } from "@effect-microsandbox/native"
 import type * as Arr from "effect/Array"
 import type * as Duration from "effect/Duration"
@@ -20,10 +20,9 @@ export interface Operations {
   readonly absolute: (at: string) => string
   readonly stat: (method: string, at: string, follow: boolean) => Failing<Native.FileInfo>
   readonly list: (method: string, at: string, recursive: boolean) => Failing<ReadonlyArray<Native.FileEntry>>
-  readonly start: (
-    command: string,
-    args: ReadonlyArray<string>
-  ) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>
+  readonly start:
+    | ((command: string, args: ReadonlyArray<string>) => Effect.Effect<ExecHandle, MicrosandboxError, Scope.Scope>)
+    | undefined
 }
 
 const method = "watch"
@@ -70,7 +69,7 @@ const listen = (
   given: string,
   recursive: boolean
 ): Effect.Effect<Option.Option<Stream.Stream<string>>, never, Scope.Scope> =>
-  Effect.gen(function*() {
+  start === undefined ? Effect.succeedNone : Effect.gen(function*() {
     const at = absolute(given)
     const how = ["--monitor", ...(recursive ? ["--recursive"] : []), "--format", "%e %w%f"]
     const events = ["create", "delete", "modify", "attrib", "move", "delete_self", "move_self"]

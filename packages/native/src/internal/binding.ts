@@ -111,6 +111,19 @@ export declare class Backend {
   removeSnapshot(reference: string, force: boolean, token: CancelToken): Promise<Outcome<void>>
   /** Read the head of a group, or make `group:member` its head. */
   snapshotGroupHead(selector: string, token: CancelToken): Promise<Outcome<SnapshotHead>>
+  /** Make a volume. When this fails or is cancelled, the name is free again before it answers. */
+  createVolume(options: VolumeOptions, token: CancelToken): Promise<Outcome<VolumeInfo>>
+  /** Look a volume up by name. */
+  getVolume(name: string, token: CancelToken): Promise<Outcome<VolumeInfo>>
+  /** All volumes, the newest first. */
+  listVolumes(token: CancelToken): Promise<Outcome<Array<VolumeInfo>>>
+  /**
+   * Remove a volume that no sandbox has mounted, with all that is in it. A removal that has begun goes on when it is
+   * cancelled.
+   */
+  removeVolume(name: string, token: CancelToken): Promise<Outcome<void>>
+  /** Open a volume for its files. */
+  openVolume(name: string, token: CancelToken): Promise<Outcome<Volume>>
 }
 
 /** Cancels the one call that it is passed to. The call answers `Cancelled` when its work is undone. */
@@ -335,6 +348,62 @@ export declare class Tunnel {
   close(linger: boolean): Promise<void>
 }
 
+/** An open volume: the methods of a sandbox for its files, and those that a guest needs a program for. */
+export declare class Volume {
+  /** What the catalogue said when it was opened. */
+  get info(): VolumeInfo
+  /** What is known of a file, or of the link itself. */
+  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
+  /** A path without links, of something that exists. */
+  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Where a link points to. */
+  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Make a link to whatever `target` is. */
+  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
+  /** Make a directory; with `recursive` also those above, and none that is there. */
+  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Remove a file or a link; with `recursive` also a directory and all below. With `force` it need not exist. */
+  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Rename a file or a directory. */
+  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Copy the content and the mode of a file. */
+  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Give a file a second name. */
+  fileLink(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Whether this process may read and write a file. */
+  fileAccess(path: string, readable: boolean, writable: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of a file. */
+  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** The entries of a directory, or of the whole tree below it; at most a million. */
+  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
+  /** A whole file, if it has no more than `limit` bytes. */
+  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write a whole file. When it is cancelled, a part of it may be written. */
+  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
+  /** Write a whole file in one step, in the place of the one that is there. When it is cancelled, that one stays. */
+  fileWriteAtomic(path: string, data: Buffer, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Open a file. */
+  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<VolumeFile>>
+  /** Give the volume back. Its open files stay open. */
+  close(): Promise<void>
+}
+
+/** An open file of a volume. */
+export declare class VolumeFile {
+  /** What is known of it. */
+  stat(token: CancelToken): Promise<Outcome<FileInfo>>
+  /** Up to `len` bytes at `offset`; fewer at the end of the file, and never more than 4 MiB. */
+  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write all of `data` at `offset`, or at the end when the file was opened for that. */
+  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of it. */
+  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** What was written is on the disk when this answers. */
+  sync(token: CancelToken): Promise<Outcome<void>>
+  /** Close it, and give the handle back. */
+  close(): Promise<Outcome<void>>
+}
+
 /** Who asks a registry. Not `Debug`: it holds a password. */
 export interface AuthOptions {
   username: string
@@ -527,6 +596,7 @@ export type Failure =
   | { _tag: 'SandboxBusy'; message: string; sandbox: string }
   | { _tag: 'SandboxPaused'; message: string }
   | { _tag: 'CaptureUnsupported'; message: string }
+  | { _tag: 'VolumeInUse'; message: string; volume: string; sandbox?: string }
   | { _tag: 'FileFailed'; message: string; path: string; errno?: number; errnoName?: string }
   | { _tag: 'ChangeRefused'; message: string; field: string }
   | { _tag: 'RestartRequired'; message: string; field: string }
@@ -568,6 +638,19 @@ export interface FileInfo {
   /** Seconds since 1970; the protocol has no finer ones. */
   accessedAt?: number
   modifiedAt?: number
+  /** The protocol has none of a guest's file. */
+  node?: FileNode
+}
+
+/** Where a file of this host is kept. */
+export interface FileNode {
+  device: bigint
+  number: bigint
+  links: bigint
+  /** Which device it is, if it is one. */
+  special: bigint
+  blockSize: bigint
+  blocks: bigint
 }
 
 /** What a home can hold. */
@@ -696,6 +779,7 @@ export interface LiveHandles {
   logs: number
   files: number
   tunnels: number
+  volumes: number
   calls: number
 }
 
@@ -1414,6 +1498,34 @@ export interface Versions {
   addon: string
   /** The one `msb` version that this addon launches. */
   runtime: string
+}
+
+/** A volume as the backend's catalogue has it. */
+export interface VolumeInfo {
+  name: string
+  kind: 'directory' | 'disk'
+  /** The directory on this host; that of a disk has its image. */
+  path: string
+  quotaMib?: number
+  capacity?: number
+  used: number
+  diskPath?: string
+  diskFormat?: string
+  diskFstype?: string
+  labels: Record<string, string>
+  /** Milliseconds since 1970. */
+  createdAt?: number
+}
+
+/** What a volume is made as. */
+export interface VolumeOptions {
+  name: string
+  kind: 'directory' | 'disk'
+  /** Of a disk. */
+  sizeMib?: number
+  /** Of a directory. */
+  quotaMib?: number
+  labels: Record<string, string>
 }
 
 /** A socket of the host that the guest reaches by a vsock port. */
