@@ -343,6 +343,16 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("the fil
       assert.deepStrictEqual(yield* fs.readDirectory("/"), [])
     }).pipe(Effect.scoped))
 
+  it.effect("are not copied into themselves, all of them either", () =>
+    Effect.gen(function*() {
+      const { fs } = yield* Volume.make()
+      yield* fs.writeFileString("file", "")
+      for (const to of ["below", "/new/parents/below"]) {
+        assert.strictEqual((yield* Effect.flip(fs.copy("/", to))).reason._tag, "Unknown")
+      }
+      assert.deepStrictEqual(yield* fs.readDirectory("/"), ["file"])
+    }).pipe(Effect.scoped))
+
   it.effect("end a long walk that is interrupted", () =>
     Effect.gen(function*() {
       const { fs } = yield* Volume.make()

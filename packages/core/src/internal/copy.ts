@@ -40,7 +40,8 @@ const found = <A>(effect: Failing<A>): Failing<Option.Option<A>> =>
 export const makeCopy = (operations: Operations): FileSystem.FileSystem["copy"] => {
   const { copyFile, list, makeDirectory, path, readLink, realPath, remove, set, stat, symlink } = operations
 
-  const isBelow = (above: string, below: string): boolean => below === above || below.startsWith(`${above}/`)
+  const isBelow = (above: string, below: string): boolean =>
+    below === above || below.startsWith(above === "/" ? above : `${above}/`)
 
   /** Where the way to `at` really goes: that of the nearest directory which exists. */
   const realParent = (at: string): Failing<string> =>
