@@ -103,8 +103,8 @@ export declare class Backend {
   /** Write a copy of a snapshot of a disk into an archive, with other labels. A cancel leaves no file. */
   copySnapshot(reference: string, path: string, labels: Record<string, string>, recordIntegrity: boolean, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /**
-   * Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is
-   * whole, and kept; otherwise a failure or a cancel leaves nothing.
+   * Take the snapshots of archives into a group, all or none. What was being published when this was cancelled is whole,
+   * and kept; otherwise a failure or a cancel leaves nothing.
    */
   loadSnapshots(paths: Array<string>, options: SnapshotLoadOptions, token: CancelToken): Promise<Outcome<Array<SnapshotInfo>>>
   /** Remove a snapshot. It is not cancelled when it has begun. */
@@ -306,8 +306,8 @@ export declare class Sandbox {
    */
   end(ending: Ending, options: StopOptions): Promise<Outcome<void>>
   /**
-   * Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled
-   * is whole, and kept.
+   * Keep the sandbox as a snapshot. It goes on, or stays as it is. What was being published when this was cancelled is
+   * whole, and kept.
    */
   snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /** Carry a file or a tree of the host into the guest. */
