@@ -28,7 +28,7 @@ use crate::pull::{SETTLE, Threads};
 use crate::sandbox::milliseconds_of;
 
 /// How long a thread that reads or writes an archive may go on after a cancel, to be cleaned up behind at last.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// The engine's own limits (`lib/archive/docker.rs` of `microsandbox-image`).
 const MOST_ENTRIES: usize = 1_000_000;

@@ -421,7 +421,7 @@ impl Root {
         for at in missing.into_iter().rev() {
             match self.make_one(at, mode) {
                 Err(Refused { errno: Errno::EXIST, .. }) if self.is_directory(at) => {}
-                made => made?,
+                done => done?,
             }
         }
         Ok(())
@@ -637,9 +637,9 @@ impl Root {
         let place = self.find(path, true)?;
         place.stat()?;
         let Some(folder) = enter(&place.folder, &place.name)? else { return Err(Errno::NOTDIR.into()) };
-        let mut names = Dir::read_from(&folder)?;
+        let names = Dir::read_from(&folder)?;
         let mut entries = Vec::new();
-        while let Some(entry) = names.next() {
+        for entry in names {
             check(cancelled)?;
             let entry = entry?;
             let name = entry.file_name().to_bytes();

@@ -274,15 +274,14 @@ fn info_of(stat: &Stat) -> FileInfo {
         FileType::Symlink => "symlink",
         _ => "other",
     };
-    let seconds = |seconds: i64, nanos: i64| seconds as f64 + nanos as f64 / 1e9;
     FileInfo {
         kind: kind.to_owned(),
         mode: stat.st_mode as u32,
         size: stat.st_size as f64,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        accessed_at: Some(seconds(stat.st_atime as i64, stat.st_atime_nsec as i64)),
-        modified_at: Some(seconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64)),
+        accessed_at: Some(stat.st_atime as f64 + stat.st_atime_nsec as f64 / 1e9),
+        modified_at: Some(stat.st_mtime as f64 + stat.st_mtime_nsec as f64 / 1e9),
         node: Some(FileNode {
             device: stat.st_dev as u64,
             number: stat.st_ino as u64,
