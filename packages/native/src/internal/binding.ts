@@ -40,7 +40,10 @@ export declare class Backend {
   getImage(reference: string, token: CancelToken): Promise<Outcome<ImageInfo>>
   /** Everything about an image. */
   inspectImage(reference: string, token: CancelToken): Promise<Outcome<ImageDetail>>
-  /** Remove an image, and what no other has. It is not cancelled between the catalogue and the files. */
+  /**
+   * Remove an image, and what no other has; forced, at least its name. It is not cancelled between the catalogue and the
+   * files.
+   */
   removeImage(reference: string, force: boolean, token: CancelToken): Promise<Outcome<void>>
   /** Remove the images that no sandbox and no snapshot uses. It is not cancelled between the catalogue and the files. */
   pruneImages(token: CancelToken): Promise<Outcome<ImagePrune>>
