@@ -308,14 +308,15 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
       const sandbox = yield* Sandbox.Sandbox
       yield* Effect.scoped(Effect.gen(function*() {
         yield* serve(7008, "exec sleep 8764")
-        const requests = yield* Effect.scoped(Effect.gen(function*() {
+        const { ask, early } = yield* Effect.scoped(Effect.gen(function*() {
           const client = yield* sandbox.httpClient(7008, { maxConnections: 1 })
+          const ask = Effect.forkDetach(Effect.exit(client.get("/")))
           // One that has its connection, and one that waits for its turn.
-          const requests = yield* Effect.forEach([1, 2], () => Effect.forkDetach(Effect.exit(client.get("/"))))
+          const early = yield* Effect.all([ask, ask])
           yield* Effect.sleep("1 second")
-          return requests
+          return { ask, early }
         }))
-        for (const request of requests) {
+        for (const request of [...early, yield* ask]) {
           assert.isTrue(Exit.isFailure(yield* inTime(Fiber.join(request))))
         }
       }))

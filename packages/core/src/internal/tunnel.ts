@@ -174,24 +174,21 @@ const makeAgents = (
     // Without keep-alive: a connection that waits for its next request is one that the server may close just then.
     const options = { keepAlive: false, maxSockets, maxTotalSockets: maxSockets }
     const create = (callback: Created | undefined, wrap: (stream: Duplex) => Duplex): undefined => {
-      fork(
-        Effect.gen(function*() {
-          // Given back with its request, not with the client.
-          const scope = yield* Scope.fork(clients)
-          const stream = yield* Scope.provide(connect, scope).pipe(
-            Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
-          )
-          stream.once("close", () => fork(Scope.close(scope, Exit.void)))
-          callback?.(null, wrap(stream))
-        }).pipe(
-          Effect.catchCause((cause) =>
-            Effect.sync(() =>
-              callback?.(Cause.hasInterruptsOnly(cause) ? ended() : toThrown(cause), undefined as never)
-            )
-          ),
-          Effect.forkIn(clients)
+      const connecting = Effect.gen(function*() {
+        // Given back with its request, not with the client.
+        const scope = yield* Scope.fork(clients)
+        const stream = yield* Scope.provide(connect, scope).pipe(
+          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
         )
-      )
+        stream.once("close", () => fork(Scope.close(scope, Exit.void)))
+        callback?.(null, wrap(stream))
+      })
+      // By its fiber's end, and not within it: where the client's scope has ended, it ends before it begins.
+      const tell = (exit: Exit.Exit<void, MicrosandboxError>) => {
+        if (Exit.isSuccess(exit)) return
+        callback?.(Cause.hasInterruptsOnly(exit.cause) ? ended() : toThrown(exit.cause), undefined as never)
+      }
+      fork(Effect.map(Effect.forkIn(connecting, clients), (fiber) => fiber.addObserver(tell)))
       return undefined
     }
     class PlainAgent extends Http.Agent {
