@@ -1,10 +1,9 @@
 /** What the backend's catalogue says of a sandbox, as the user's data. */
 import type { Native } from "@effect-microsandbox/native"
-import * as ByteSize from "effect/ByteSize"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { mebibyte } from "./inputs.ts"
+import { fromMebibytes } from "./inputs.ts"
 
 /** The state of a sandbox. From the engine's catalogue (`db/lib/entity/sandbox.rs` of the crate, 0.7.2). */
 export const Status = Schema.Literals(["Created", "Starting", "Running", "Draining", "Paused", "Stopped", "Crashed"])
@@ -86,8 +85,6 @@ export class StopResult extends Schema.Class<StopResult>("@effect-microsandbox/c
   source: Schema.optionalKey(Schema.String)
 }) {}
 
-const bytes = (mebibytes: number): ByteSize.ByteSize => ByteSize.fromInputUnsafe(BigInt(mebibytes) * mebibyte)
-
 /** The kernel's word for no limit is the largest number. */
 const limit = (value: number): number | "unlimited" => value >= 2 ** 64 ? "unlimited" : value
 
@@ -98,8 +95,8 @@ const toConfig = (
   new Config({
     ...rest,
     rlimits: rlimits.map(({ hard, resource, soft }) => ({ resource, soft: limit(soft), hard: limit(hard) })),
-    memory: bytes(memoryMib),
-    maxMemory: bytes(maxMemoryMib),
+    memory: fromMebibytes(memoryMib),
+    maxMemory: fromMebibytes(maxMemoryMib),
     ...metricsIntervalMs === undefined ? {} : { metricsInterval: Duration.millis(metricsIntervalMs) },
     ...maxDurationSecs === undefined ? {} : { maxDuration: Duration.seconds(maxDurationSecs) },
     ...idleTimeoutSecs === undefined ? {} : { idleTimeout: Duration.seconds(idleTimeoutSecs) }

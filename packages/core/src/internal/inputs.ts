@@ -26,6 +26,10 @@ export const DiskSize = Memory.check(Schema.makeFilter((size) => isDiskSize(size
 
 export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input) / mebibyte)
 
+/** The way back, of a whole number of them. */
+export const fromMebibytes = (mebibytes: number): ByteSize.ByteSize =>
+  ByteSize.fromInputUnsafe(BigInt(mebibytes) * mebibyte)
+
 /** The same for a size that may be left out. */
 export const someMebibytes = (input: ByteSize.Input | undefined): number | undefined =>
   input === undefined ? undefined : toMebibytes(input)

@@ -10,7 +10,7 @@ import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { Volume } from "../Volume.ts"
 import { mapFailure, type Subject, toError } from "./failure.ts"
 import { checkMode, makeFileSystemOf, makeRun, type Run, type Source, type Tools } from "./fileSystem.ts"
-import { mebibyte } from "./inputs.ts"
+import { fromMebibytes } from "./inputs.ts"
 import { makePath } from "./path.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Volume"
@@ -44,7 +44,7 @@ export const toInfo = ({ capacity, createdAt, quotaMib, used, ...rest }: Native.
   new Info({
     ...rest,
     used: bytes(used),
-    ...quotaMib === undefined ? {} : { quota: ByteSize.fromInputUnsafe(BigInt(quotaMib) * mebibyte) },
+    ...quotaMib === undefined ? {} : { quota: fromMebibytes(quotaMib) },
     ...capacity === undefined ? {} : { capacity: bytes(capacity) },
     ...createdAt === undefined ? {} : { createdAt: DateTime.makeUnsafe(createdAt) }
   })
