@@ -1,4 +1,11 @@
 import { defineConfig } from "vitest/config"
+import Shards from "./test/support/Shards.ts"
+
+/**
+ * Real microVMs, perhaps on an emulated CPU. One file at a time, and all in one process: there the import of Effect takes
+ * half a minute.
+ */
+const guests = { fileParallelism: false, isolate: false, hookTimeout: 600_000 }
 
 /**
  * Packages from node_modules are imported by Node itself (vitest's default): in the emulated machine that runs the `vm`
@@ -9,34 +16,17 @@ export default defineConfig({
     environment: "node",
     pool: "forks",
     passWithNoTests: false,
+    sequence: { sequencer: Shards },
     reporters: ["default", "./test/support/CountsReporter.ts"],
     projects: [
       // Pure code.
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       // The real engine, no VM.
       { extends: true, test: { name: "store", include: ["test/store/**/*.test.ts"], testTimeout: 60_000 } },
-      // Real microVMs: one file at a time, and patient, since the CPU may be emulated.
-      {
-        extends: true,
-        test: {
-          name: "vm",
-          include: ["test/vm/**/*.test.ts"],
-          fileParallelism: false,
-          testTimeout: 300_000,
-          hookTimeout: 600_000
-        }
-      },
-      // The long matrices, in real microVMs too.
-      {
-        extends: true,
-        test: {
-          name: "long",
-          include: ["test/long/**/*.test.ts"],
-          fileParallelism: false,
-          testTimeout: 3_600_000,
-          hookTimeout: 600_000
-        }
-      }
+      // In microVMs.
+      { extends: true, test: { ...guests, name: "vm", include: ["test/vm/**/*.test.ts"], testTimeout: 300_000 } },
+      // The long matrices, in microVMs too.
+      { extends: true, test: { ...guests, name: "long", include: ["test/long/**/*.test.ts"], testTimeout: 3_600_000 } }
     ]
   }
 })

@@ -16,9 +16,10 @@ mkdir "$group"
 (
   echo "$BASHPID" >"$group/cgroup.procs"
   cd -- "${directory[0]}" || exit 70
+  # Programs compile Effect once for all of them. The cache is for this machine's CPU, and goes with it.
   # setsid: `kill 0` is not for process 1; and it takes every word for the command, an `a=b` too.
   exec /usr/bin/env -i -- PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}" \
-    TMPDIR=/scratch/tmp HOST_KIND=software /usr/bin/setsid -- "${command[@]}"
+    TMPDIR=/scratch/tmp NODE_COMPILE_CACHE=/scratch/tmp/node HOST_KIND=software /usr/bin/setsid -- "${command[@]}"
 ) >&"$out" 2>&"$err" {out}>&- {err}>&-
 status=$?
 

@@ -91,18 +91,18 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
         })
         const one = Effect.scoped(Effect.andThen(parent.branch("early"), Effect.never))
         const two = Effect.scoped(Effect.andThen(parent.branchMany(["early", "late"]), Effect.never))
-        for (const delay of [0, 50, 150, 400, 800, 1600, 3000]) {
+        for (const delay of [0, 150, 800, 3000]) {
           yield* interrupted(one, delay)
           assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
           assert.strictEqual(yield* parent.status, "Running", `after ${delay} ms`)
           assert.strictEqual((yield* Teller.ask(parent)).secret, "sesame", `after ${delay} ms`)
         }
-        for (const delay of [300, 2000, 5000]) {
+        for (const delay of [300, 3000]) {
           yield* interrupted(two, delay)
           assert.isTrue((yield* isFree("early")) && (yield* isFree("late")), `after ${delay} ms`)
         }
         yield* parent.pause()
-        for (const delay of [100, 600]) {
+        for (const delay of [600]) {
           yield* interrupted(one, delay)
           assert.isTrue(yield* isFree("early"), `after ${delay} ms`)
           assert.strictEqual(yield* parent.status, "Paused", `after ${delay} ms`)

@@ -14,7 +14,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("the o
     Effect.gen(function*() {
       const { name } = yield* Sandbox.Sandbox
       // Longer than the relay waits for a client that does not read.
-      yield* readShellLate({ sandbox: name, mebibytes: 12, seconds: 8, highWater: "2 MiB" })
+      yield* readShellLate({ sandbox: name, mebibytes: 6, seconds: 6, highWater: "1 MiB" })
     }))
 
   it.effect("ends with the program when its reader is interrupted and its scope closes", () =>

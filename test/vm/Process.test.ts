@@ -1,17 +1,11 @@
 /** Whole programs, in processes of their own: signals end them, and with them everything that they began. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, FileSystem, Stream } from "effect"
+import { Cause, Duration, Effect, Exit, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import {
-  isFree,
-  layerBackend,
-  processesWith,
-  rootDirectory,
-  temporaryDirectory,
-  vmProcesses
-} from "../support/Sandboxes.ts"
+import { endDemo } from "../support/Demo.ts"
+import { isFree, layerBackend, rootDirectory, temporaryDirectory, vmProcesses } from "../support/Sandboxes.ts"
 
 layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a program", (it) => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -73,38 +67,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a pro
       yield* vmProcesses("orphan").pipe(Effect.delay(50), Effect.repeat({ until: (pids) => pids.length === 0 }))
     }))
 
-  it.effect("the demo leaves nothing, whenever it is ended", () =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      const spawner = yield* ChildProcessSpawner
-      // While Node starts, as it goes to boot, in the middle of the boot, and while a program runs in the guest.
-      const moments = [["SIGTERM", ""], ["SIGINT", "root file system"], ["SIGTERM", "booting"], [
-        "SIGINT",
-        "tick 2"
-      ]] as const
-      for (const [signal, moment] of moments) {
-        const directory = yield* temporaryDirectory
-        const program = yield* spawner.spawn(
-          ChildProcess.make("node", ["demo/main.ts"], {
-            env: { TMPDIR: directory },
-            extendEnv: true,
-            stderr: "inherit"
-          })
-        )
-        const seen = moment === "" ? Effect.sleep(200) : program.stdout.pipe(
-          Stream.decodeText,
-          Stream.splitLines,
-          Stream.takeUntil((line) => line.includes(moment)),
-          Stream.runCollect,
-          Effect.map((lines) => assert.include(lines.at(-1), moment))
-        )
-        yield* seen
-        yield* Effect.sync(() => process.kill(program.pid, signal))
-        yield* Effect.exit(program.exitCode)
-        assert.deepStrictEqual(yield* fs.readDirectory(directory), [], `${signal} at ${moment}`)
-        assert.deepStrictEqual(yield* processesWith(directory), [], `${signal} at ${moment}`)
-      }
-    }))
+  it.effect("the demo leaves nothing when it is ended in the middle", () => endDemo("SIGINT", "tick 2"))
 
   it.effect("still learns of the end of its own child processes, before and after a boot", () =>
     Effect.gen(function*() {

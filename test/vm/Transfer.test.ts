@@ -88,15 +88,15 @@ const describeGuest = Effect.fn("describeGuest")(function*(root: string) {
 const tagOf = (error: MicrosandboxError.MicrosandboxError) => error.reason._tag
 
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a transfer", (it) => {
-  it.effect("carries a tree of 200 files up and down as it is, with its modes, times, links and empty directories", () =>
+  it.effect("carries a tree of 60 files up and down as it is, with its modes, times, links and empty directories", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const root = yield* hostTree({ "empty/": "", "deep/er/and/deeper/": "", "ünicode\nname": "x", ".hidden": "" })
-      for (let index = 0; index < 200; index++) {
-        const directory = path.join(root, `${index % 25}`)
-        if (index < 25) {
+      for (let index = 0; index < 60; index++) {
+        const directory = path.join(root, `${index % 10}`)
+        if (index < 10) {
           yield* fs.makeDirectory(directory)
           yield* fs.symlink("../.hidden", path.join(directory, "link"))
         }
@@ -108,12 +108,12 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a tra
       }
       // Too long for one piece.
       yield* fs.writeFile(path.join(root, "large"), crypto.randomBytes(5 * 1024 * 1024))
-      yield* fs.chmod(path.join(root, "24"), 0o750)
+      yield* fs.chmod(path.join(root, "9"), 0o750)
       const expected = yield* describeHost(root)
       const up = yield* sandbox.upload(root, "/data/new/tree")
       assert.deepStrictEqual(
         [up.files, up.directories, up.symlinks, up.skippedCount],
-        [203, 31, 25, 0]
+        [63, 16, 10, 0]
       )
       // The newline of one name would split its line.
       yield* guest("test -f \"/data/new/tree/ünicode\nname\"")
@@ -351,10 +351,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a tra
       const path = yield* Path.Path
       const { native } = yield* Backend.Backend
       const names = Array.from(
-        { length: 400 },
+        { length: 120 },
         (_, index) => [`${index % 8}/${index}`, `${index}`.repeat(500)] as const
       )
-      const root = yield* hostTree(Object.fromEntries([...names, ["large", "x".repeat(20_000_000)]]))
+      const root = yield* hostTree(Object.fromEntries([...names, ["large", "x".repeat(8_000_000)]]))
       const before = yield* native.live
       const down = path.join(root, "../down")
       const whole = yield* describeHost(root)

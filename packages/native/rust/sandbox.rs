@@ -33,6 +33,9 @@ const DEFAULT_SHELL: &str = "/bin/sh";
 /// How long a call waits for what the engine does by itself. Its own clean-up takes up to 16 seconds.
 pub(crate) const SETTLE: Duration = Duration::from_secs(30);
 
+/// How long a boot may take, as the engine has it for the first word of a guest's agent.
+const BOOT: Duration = Duration::from_mins(3);
+
 /// How long the guest's agent may take to answer, as long as the engine gives it to take a connection.
 const AGENT_TIME: Duration = Duration::from_secs(10);
 
@@ -532,7 +535,7 @@ pub(crate) async fn connect_or_create(
     watch: &Watch,
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
-    let deadline = tokio::time::Instant::now() + SETTLE;
+    let deadline = tokio::time::Instant::now() + BOOT;
     let mut turn = 0;
     loop {
         turn += 1;
@@ -548,7 +551,7 @@ pub(crate) async fn connect_or_create(
                     cancel.guard(pause()).await?;
                     continue;
                 }
-                Err(Failure::sandbox_busy(&options.name, SETTLE).into())
+                Err(Failure::sandbox_busy(&options.name, BOOT).into())
             }
             Ok(handle) if can_start(handle.status_snapshot()) => {
                 check_runtime(&value.backend)?;

@@ -1,6 +1,7 @@
 /** A program at a terminal that attaches it to a sandbox: `<home> <name> shell|defect|again`. */
 import { Attach, Backend, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Layer } from "effect"
 
 const [home = "", name = "", what = ""] = process.argv.slice(2)

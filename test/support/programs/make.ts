@@ -6,8 +6,12 @@
  * With `DETACH` in its environment the sandbox is let go. With a name it says so on standard output when the sandbox is up, and then stays until it is interrupted.
  */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect } from "effect"
+import { flushCompileCache } from "node:module"
+
+// For the next such program: this one may not come to its end.
+flushCompileCache()
 
 const [home = "", image = "", name] = process.argv.slice(2)
 

@@ -5,9 +5,13 @@
  *     phase.ts <home> <image> <name> <phase>
  */
 import { Backend, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect } from "effect"
+import { flushCompileCache } from "node:module"
 import type { Phase } from "../KilledHost.ts"
+
+// For the next such program: this one does not come to its end.
+flushCompileCache()
 
 const [home = "", image = "", name = "", phase = "boot"] = process.argv.slice(2)
 

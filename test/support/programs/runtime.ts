@@ -6,7 +6,7 @@
  * `ensure` takes the runtime from the directory, `make` boots it.
  */
 import { Backend, type MicrosandboxError, Runtime, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect } from "effect"
 
 const questions: ReadonlyArray<{

@@ -6,7 +6,7 @@
  * While it sleeps, another program of the sandbox has to answer.
  */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Console, Effect, Stream } from "effect"
 import type * as ByteSize from "effect/ByteSize"
 import * as crypto from "node:crypto"

@@ -5,7 +5,7 @@
  *     spans.ts <home> <image>
  */
 import { Backend, MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Cause, Console, Effect, Exit, Option } from "effect"
 import * as Spans from "../Spans.ts"
 

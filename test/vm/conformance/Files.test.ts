@@ -47,7 +47,7 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
   it.effect("takes and gives a large file with an equal hash", () =>
     Effect.gen(function*() {
       const { exec, fs } = yield* Sandbox.Sandbox
-      const data = Crypto.randomBytes(32 << 20)
+      const data = Crypto.randomBytes(16 << 20)
       const hash = Crypto.createHash("sha256").update(data).digest("hex")
       yield* fs.writeFile("large", data)
       assert.strictEqual((yield* exec("sha256sum", ["large"])).stdout.slice(0, 64), hash)
