@@ -112,15 +112,16 @@ shards() { # project
 
 # Runs a project whose tests boot microVMs.
 guests() { # project
-  local project=$1 count shard pids=() status=0
+  local project=$1 count shard pids=() status=0 patience=3600
   local vitest=("$(command -v node)" node_modules/vitest/vitest.mjs run --project "$project")
   if [[ -z $software ]]; then
     "${vitest[@]}"
     return
   fi
+  if [[ $project == long ]]; then patience=7200; fi
   count="$(shards "$project")"
   for ((shard = 1; shard <= count; shard++)); do
-    bash test/host/run.sh -- "${vitest[@]}" "--shard=$shard/$count" </dev/null \
+    HOST_TIMEOUT="${HOST_TIMEOUT:-$patience}" bash test/host/run.sh -- "${vitest[@]}" "--shard=$shard/$count" </dev/null \
       > >(sed -u "s|^|$project $shard/$count \| |") 2>&1 &
     pids+=($!)
   done

@@ -6,7 +6,48 @@ import * as path from "node:path"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 /** Seconds in the software host, measured when a file was last found to be longer than it was. Others take a minute. */
-const seconds: Readonly<Record<string, number>> = {}
+const seconds: Readonly<Record<string, number>> = {
+  "long/Branches.test.ts": 360,
+  "long/Demo.test.ts": 160,
+  "long/Files.test.ts": 325,
+  "long/Interruption.test.ts": 1050,
+  "long/Killed.test.ts": 1500,
+  "long/Lifecycle.test.ts": 490,
+  "long/Lives.test.ts": 520,
+  "long/Output.test.ts": 300,
+  "long/Transfer.test.ts": 550,
+  "vm/Attach.test.ts": 200,
+  "vm/Branch.test.ts": 200,
+  "vm/Exec.test.ts": 50,
+  "vm/Image.test.ts": 80,
+  "vm/Interruption.test.ts": 55,
+  "vm/Killed.test.ts": 220,
+  "vm/Life.test.ts": 310,
+  "vm/Lifecycle.test.ts": 165,
+  "vm/Logs.test.ts": 60,
+  "vm/Metrics.test.ts": 100,
+  "vm/Modify.test.ts": 55,
+  "vm/Network.test.ts": 170,
+  "vm/Output.test.ts": 120,
+  "vm/Patch.test.ts": 40,
+  "vm/Pause.test.ts": 115,
+  "vm/Process.test.ts": 280,
+  "vm/Progress.test.ts": 60,
+  "vm/Race.test.ts": 45,
+  "vm/Relay.test.ts": 45,
+  "vm/Restore.test.ts": 70,
+  "vm/Runtime.test.ts": 25,
+  "vm/Sandbox.test.ts": 245,
+  "vm/SandboxOptions.test.ts": 255,
+  "vm/Snapshot.test.ts": 150,
+  "vm/Spawner.test.ts": 40,
+  "vm/Transfer.test.ts": 140,
+  "vm/Tunnel.test.ts": 135,
+  "vm/Volume.test.ts": 25,
+  "vm/Watch.test.ts": 60,
+  "vm/conformance/ChildProcessSpawner.test.ts": 150,
+  "vm/conformance/Files.test.ts": 210
+}
 
 const weigh = ({ moduleId }: TestSpecification, root: string) => {
   const name = path.relative(path.join(root, "test"), moduleId)
