@@ -221,7 +221,7 @@ layer(layerBackend, { timeout: "5 minutes", excludeTestServices: true })("an age
       assert.strictEqual(kindOf(yield* errorOf(agent.request(RawAgent.ping))), "AgentClient ReusedId")
     }).pipe(Effect.scoped))
 
-  it.effect("that never stops ends its stream first and its connection then, and takes little memory", () =>
+  it.effect("that never stops has at most 1 MiB kept of it, and ends its stream first and its connection then", () =>
     Effect.gen(function*() {
       const path = yield* Path.Path
       const socket = path.join(yield* temporaryDirectory, "agent.sock")

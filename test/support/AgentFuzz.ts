@@ -90,7 +90,7 @@ interface Case {
   /** Whether it is the right one. */
   readonly greets: boolean
   /** How the pieces are asked for. */
-  readonly way: "stream" | "request" | "give up"
+  readonly way: "stream" | "request" | "give up" | "ask again"
   readonly answer: (id: number) => ReadonlyArray<Buffer>
   readonly count: number
   /** Whether the peer says nothing more, and stays. */
@@ -109,7 +109,7 @@ const makeCase = (index: number): Case => {
   return {
     greeting: hello,
     greets,
-    way: random.one(["stream", "stream", "stream", "request", "give up"]),
+    way: random.one(["stream", "stream", "request", "give up", "ask again", "ask again"]),
     answer: (id) => {
       const all = Array.from({ length: count }, () => random.one(pieces)(random, id))
       // Now and then as long as a frame may be.
@@ -128,6 +128,13 @@ const say = (socket: net.Socket, all: Buffer, stays: boolean): void => {
   setImmediate(() => stays ? socket.write(all.subarray(cut)) : socket.end(all.subarray(cut)))
 }
 
+/** Whether frames are what a reader may get of one stream. */
+const isStream = (frames: ReadonlyArray<Agent.Frame>): boolean =>
+  frames.every(({ flags, id, type }, index) =>
+    id === frames[0]!.id && [0, 1, 8].includes(flags) && (type === undefined) === (flags === 8) &&
+    (flags !== 1 || index === frames.length - 1)
+  )
+
 /** What the client made of a case, which has to be one of its reasons. */
 const meet = Effect.fnUntraced(function*(path: string, { stays, way }: Case) {
   const agent = yield* Agent.connectPath(path, { timeout: stays ? "100 millis" : "10 seconds" })
@@ -135,15 +142,11 @@ const meet = Effect.fnUntraced(function*(path: string, { stays, way }: Case) {
   const session = yield* agent.open(program("echo"))
   // A stream has no deadline: where the peer stays, a request ends the connection.
   if (stays) yield* Effect.forkScoped(Effect.ignore(agent.request(ping)))
-  return yield* Stream.runCollect(way === "give up" ? Stream.take(session.frames, 1) : session.frames)
+  const read = yield* Stream.runCollect(way === "give up" ? Stream.take(session.frames, 1) : session.frames)
+  // What is wrong with what came after the last frame is told to the next one.
+  if (way === "ask again" && isStream(read)) yield* agent.request(ping)
+  return read
 }, Effect.scoped)
-
-/** Whether frames are what a reader may get of one stream. */
-const isStream = (frames: ReadonlyArray<Agent.Frame>): boolean =>
-  frames.every(({ flags, id, type }, index) =>
-    id === frames[0]!.id && [0, 1, 8].includes(flags) && (type === undefined) === (flags === 8) &&
-    (flags !== 1 || index === frames.length - 1)
-  )
 
 /**
  * Has a client meet such a peer until that has said so many frames. Dies with the first case that takes a second, that ends
