@@ -84,6 +84,9 @@ const removed = snapshot("is removed, but neither as a parent nor as the head of
 const volumes = file("store/Volume")
 const shelved = volumes("is made, found, listed and removed, and its name can be used again")
 const sized = volumes("is a disk when it has a size, whose files only a guest can see")
+const agent = file("store/Agent")
+const raw = agent("says what it is, answers a ping and runs programs, by raw frames")
+const cut = agent("kills a program whose stream is given up, and closes with its scope what is open on it")
 const logged = logs("have what its programs print, as they print it, until it stops, and after that")
 
 export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
@@ -407,6 +410,29 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#copy": row("Volume.Volume.fs", conforms("copies a file over another, with its mode")),
     "#rename": row("Volume.Volume.fs", conforms("renames, over a file and never over what is in a directory")),
     "#stat": row("Volume.Volume.fs", described)
+  },
+  AgentClient: {
+    ".connect_sandbox": row("Agent.connect", raw),
+    ".connect_path": row("Agent.connectPath", agent("is connected to by the path of its socket, without a backend")),
+    ".socket_path": row("Agent.socketPath", agent("is connected to by the path of its socket, without a backend")),
+    "#request": row("Agent.Agent.request", raw),
+    "#stream": row("Agent.Agent.stream", raw),
+    "#send_frame": row("Agent.Agent.send", raw),
+    "#ready_bytes": row("Agent.Ready.bytes", raw),
+    // With its scope.
+    "#close": row("Agent.connect", cut)
+  },
+  AgentFrame: {
+    "#id": row("Agent.Frame.id", raw),
+    "#flags": row("Agent.Frame.flags", raw),
+    "#body": row("Agent.Frame.body", raw)
+  },
+  AgentStream: {
+    "#id": row("Agent.Session.id", raw),
+    "#recv": row("Agent.Session.frames", raw),
+    "#each": row("Agent.Agent.stream", raw),
+    // With its scope.
+    "#close": row("Agent.Agent.open", cut)
   },
   Microsandbox: {
     ".all_sandbox_metrics": row("Metrics.all", sampled),

@@ -1,5 +1,5 @@
 /** The spans of boots that fail: what they say, and what they must not. */
-import { Backend, Logs, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { Agent, Backend, Logs, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer, Redacted } from "effect"
 import { ChildProcess } from "effect/process"
@@ -66,7 +66,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
       "Sandbox.modifyPlan": Sandbox.modifyPlan("nobody", { cpus: 2 }),
       "Sandbox.metrics": Sandbox.metrics("nobody"),
       "Sandbox.logs": Sandbox.logs("nobody"),
-      "Logs.bootError": Logs.bootError("nobody")
+      "Logs.bootError": Logs.bootError("nobody"),
+      "Agent.connect": Effect.scoped(Agent.connect("nobody"))
     }
     it.effect("name the sandbox of whatever is asked of it by its name", () =>
       Effect.gen(function*() {

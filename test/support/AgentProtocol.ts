@@ -77,19 +77,55 @@ const decode = (bytes: Buffer): Value => {
 
 /** The flags that the protocol gives each message. */
 const flagsOf = (type: string): number =>
-  ["core.exec.exited", "core.exec.failed", "core.error", "core.fs.response"].includes(type)
+  ["core.exec.exited", "core.exec.failed", "core.error", "core.fs.response", "core.pong"].includes(type)
     ? 1
     : type.endsWith(".request")
     ? 2
     : 0
 
-export const frame = (id: number, type: string, payload: Value, version = 9): Buffer => {
-  const body = encode({ v: version, t: type, p: encode(payload) })
+/** The body of a frame. */
+export const envelope = (type: string, payload: Value, version = 9): Buffer =>
+  encode({ v: version, t: type, p: encode(payload) })
+
+/** A frame of any body, right or wrong. */
+export const rawFrame = (id: number, flags: number, body: Uint8Array): Buffer => {
   const header = Buffer.alloc(9)
   header.writeUInt32BE(body.length + 5, 0)
   header.writeUInt32BE(id, 4)
-  header[8] = flagsOf(type)
+  header[8] = flags
   return Buffer.concat([header, body])
+}
+
+export const frame = (id: number, type: string, payload: Value, version = 9): Buffer =>
+  rawFrame(id, flagsOf(type), envelope(type, payload, version))
+
+/** The message of a body. */
+export const payloadOf = (body: Uint8Array): Frame["payload"] => {
+  const { p } = decode(Buffer.from(body)) as { p: Uint8Array }
+  return decode(Buffer.from(p)) as Frame["payload"]
+}
+
+/** What a relay says first: a range of ids, and that the agent is ready. */
+export const greeting = (): Buffer => {
+  const range = Buffer.alloc(8)
+  range.writeUInt32BE(1, 0)
+  range.writeUInt32BE(33_554_431, 4)
+  return Buffer.concat([
+    range,
+    frame(0, "core.ready", {
+      boot_time_ns: 1,
+      init_time_ns: 1,
+      ready_time_ns: 1,
+      agent_version: "0.7.2",
+      bulk_transport: {
+        profile: "dual-port-v1",
+        port: "agent-bulk",
+        connection_id: Array.from({ length: 16 }, () => 7)
+      },
+      relay_lease: { max_format: 1 },
+      workload_transport_barrier_version: 2
+    })
+  ])
 }
 
 /** Cuts what comes from a socket into frames. */

@@ -22,7 +22,7 @@ const interruptWithin = Effect.fn("interruptWithin")(
 )
 
 /** The memory of this process that is still in use, in bytes. */
-const residentMemory = Effect.sync(() => {
+export const residentMemory = Effect.sync(() => {
   v8.setFlagsFromString("--expose-gc")
   vm.runInNewContext("gc")()
   return process.memoryUsage.rss()

@@ -19,7 +19,18 @@ export const layerBackend: Layer.Layer<
 ).pipe(Layer.orDie, Layer.provideMerge(NodeServices.layer))
 
 /** What is alive in an engine that has nothing but a backend. */
-export const idle = { backends: 1, sandboxes: 0, execs: 0, logs: 0, files: 0, tunnels: 0, volumes: 0, calls: 0 }
+export const idle = {
+  backends: 1,
+  sandboxes: 0,
+  execs: 0,
+  logs: 0,
+  files: 0,
+  tunnels: 0,
+  volumes: 0,
+  agents: 0,
+  agentStreams: 0,
+  calls: 0
+}
 
 /** A root directory of busybox for one guest: guests write to their root. */
 export const rootDirectory = Effect.gen(function*() {

@@ -62,7 +62,10 @@ describe("the seed", () => {
       "SnapshotVerifyReport",
       "Volume",
       "VolumeInfo",
-      "VolumeFs"
+      "VolumeFs",
+      "AgentClient",
+      "AgentFrame",
+      "AgentStream"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!=]?$/)

@@ -1,9 +1,10 @@
 /** The relay that stands in for a guest in other tests, held to what a real sandbox's relay says to the same programs. */
-import { Sandbox } from "@effect-microsandbox/core"
+import { Agent, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem, Path, Stream } from "effect"
 import type { Frame, Value } from "../support/AgentProtocol.ts"
 import * as FakeRelay from "../support/FakeRelay.ts"
+import * as RawAgent from "../support/RawAgent.ts"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 import * as Tee from "../support/Tee.ts"
 
@@ -149,6 +150,9 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the r
           const answered = [{ ...connection.answered[0]!, payload }]
           assert.deepStrictEqual(greeting(shown.connections[0]!), greeting({ ...connection, answered }), title)
         }
+      }
+      for (const name of [real.name, "fake"]) {
+        assert.deepStrictEqual(yield* RawAgent.converse(yield* Agent.connect(name)), RawAgent.conversation, name)
       }
     }).pipe(Effect.scoped))
 })

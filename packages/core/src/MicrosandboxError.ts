@@ -245,7 +245,7 @@ export class Json extends Schema.TaggedError<Json>()("Json", text) {}
 export class Protocol extends Schema.TaggedError<Protocol>()("Protocol", text) {}
 
 /**
- * The connection to the guest's agent failed; `kind` is the engine's variant.
+ * The connection to the guest's agent failed; `kind` is the engine's variant, or the `Kind` of the module `Agent`.
  *
  * @stability unstable
  * @category reasons

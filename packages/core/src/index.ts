@@ -6,6 +6,14 @@
  */
 
 /**
+ * The protocol of the guest's agent, frame by frame.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+export * as Agent from "./Agent.ts"
+
+/**
  * Interactive sessions on the host's terminal.
  *
  * @stability unstable

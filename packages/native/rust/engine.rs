@@ -37,6 +37,8 @@ pub struct LiveHandles {
     pub files: u32,
     pub tunnels: u32,
     pub volumes: u32,
+    pub agents: u32,
+    pub agent_streams: u32,
     pub calls: u32,
 }
 
@@ -50,6 +52,8 @@ pub(crate) enum Kind {
     File,
     Tunnel,
     Volume,
+    Agent,
+    AgentStream,
 }
 
 #[derive(Default)]
@@ -61,6 +65,8 @@ struct Counters {
     files: AtomicU32,
     tunnels: AtomicU32,
     volumes: AtomicU32,
+    agents: AtomicU32,
+    agent_streams: AtomicU32,
 }
 
 impl Counters {
@@ -73,6 +79,8 @@ impl Counters {
             Kind::File => &self.files,
             Kind::Tunnel => &self.tunnels,
             Kind::Volume => &self.volumes,
+            Kind::Agent => &self.agents,
+            Kind::AgentStream => &self.agent_streams,
         }
     }
 }
@@ -145,6 +153,8 @@ impl EngineState {
             files: self.live.files.load(Ordering::Relaxed),
             tunnels: self.live.tunnels.load(Ordering::Relaxed),
             volumes: self.live.volumes.load(Ordering::Relaxed),
+            agents: self.live.agents.load(Ordering::Relaxed),
+            agent_streams: self.live.agent_streams.load(Ordering::Relaxed),
             calls: u32::try_from(self.calls.len()).unwrap_or(u32::MAX),
         }
     }

@@ -6,6 +6,7 @@
 // A test build exports nothing to JavaScript, so that what only JavaScript uses looks dead there.
 #![cfg_attr(test, allow(dead_code))]
 
+mod agent;
 mod attempt;
 mod backend;
 mod branch;
@@ -19,6 +20,7 @@ mod guest;
 mod home;
 mod host;
 mod image;
+mod link;
 mod logs;
 mod marking;
 mod metrics;

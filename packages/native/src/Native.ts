@@ -26,6 +26,10 @@ import type * as Binding from "./internal/binding.ts"
  * @since 0.1.0
  */
 export type {
+  AgentClient,
+  AgentFrame,
+  AgentReady,
+  AgentStream,
   Backend,
   BootStage,
   BranchOutcome,

@@ -11,7 +11,7 @@
  * connection; `garbage` says what nobody understands. Any other is not there. test/vm/Relay.test.ts holds it to a real one.
  */
 import * as net from "node:net"
-import { type Frame, frame, makeReader } from "../AgentProtocol.ts"
+import { type Frame, frame, greeting, makeReader } from "../AgentProtocol.ts"
 import { chunkBytes, poured } from "../Poured.ts"
 
 const [socketPath = ""] = process.argv.slice(2)
@@ -121,6 +121,7 @@ const server = net.createServer((socket) => {
   const read = makeReader((received) => {
     const program = programs.get(received.id)
     if (received.type === "core.exec.request") void start(received)
+    if (received.type === "core.ping") send(received.id, "core.pong", {})
     if (received.type === "core.fs.request") {
       // The programs that leave something behind are gone themselves; nobody looks at others for long enough.
       const error = [...programs.values()].some(({ left }) => left)
@@ -146,19 +147,7 @@ const server = net.createServer((socket) => {
       program.resume()
     }
   })
-  const range = Buffer.alloc(8)
-  range.writeUInt32BE(1, 0)
-  range.writeUInt32BE(33_554_431, 4)
-  socket.write(range)
-  socket.write(frame(0, "core.ready", {
-    boot_time_ns: 1,
-    init_time_ns: 1,
-    ready_time_ns: 1,
-    agent_version: "0.7.2",
-    bulk_transport: { profile: "dual-port-v1", port: "agent-bulk", connection_id: Array.from({ length: 16 }, () => 7) },
-    relay_lease: { max_format: 1 },
-    workload_transport_barrier_version: 2
-  }))
+  socket.write(greeting())
 })
 
 server.listen(socketPath, () => tell({ _tag: "Listening" }))

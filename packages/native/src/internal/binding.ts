@@ -6,8 +6,36 @@ export type Outcome<A> =
   | { readonly _tag: "Failed"; readonly failure: Failure }
   | { readonly _tag: "Cancelled" }
 
+/** A connection to a guest's agent. */
+export declare class AgentClient {
+  /** What the agent said of itself when it was connected to; nothing after the handle was closed. */
+  ready(): AgentReady | null
+  /** Ask for one frame. */
+  request(flags: number | undefined | null, body: Buffer, timeoutMs: number, token: CancelToken): Promise<Outcome<AgentFrame>>
+  /** Ask for a stream of frames. */
+  stream(flags: number | undefined | null, body: Buffer, timeoutMs: number, token: CancelToken): Promise<Outcome<AgentStream>>
+  /** Send one more frame on a stream that is open; answers when it is written. */
+  send(id: number, flags: number | undefined | null, body: Buffer, timeoutMs: number, token: CancelToken): Promise<Outcome<void>>
+  /** Close the connection, with all that is open on it, and give the handle back. */
+  close(): Promise<void>
+}
+
+/** A stream of frames from a guest's agent. */
+export declare class AgentStream {
+  /** Of its frames, and of those that are sent on it. */
+  get id(): number
+  /** The frames that are there, as soon as there are some; none after the last one. */
+  read(token: CancelToken): Promise<Outcome<AgentFrame[]>>
+  /** Give the stream up, and the handle back. What it is of ends in the guest too, as far as there is a word for that. */
+  close(): Promise<void>
+}
+
 /** An open backend. */
 export declare class Backend {
+  /** Connect to the agent of a sandbox that runs. */
+  connectAgent(name: string, timeoutMs: number, token: CancelToken): Promise<Outcome<AgentClient>>
+  /** Where the agent of a sandbox listens, whether it runs or not. */
+  agentSocket(name: string, token: CancelToken): Promise<Outcome<string>>
   /** The directory of a local backend. */
   get home(): string | null
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
@@ -135,6 +163,8 @@ export declare class CancelToken {
 
 /** One engine: made when the `Native` service is built, closed when its scope closes. */
 export declare class Engine {
+  /** Connect to whatever agent listens at a path. */
+  connectAgent(path: string, timeoutMs: number, token: CancelToken): Promise<Outcome<AgentClient>>
   constructor()
   /** Open a backend on this machine. */
   openLocal(options: LocalOptions, token: CancelToken): Promise<Outcome<Backend>>
@@ -402,6 +432,29 @@ export declare class VolumeFile {
   sync(token: CancelToken): Promise<Outcome<void>>
   /** Close it, and give the handle back. */
   close(): Promise<Outcome<void>>
+}
+
+/** One frame from the guest. */
+export interface AgentFrame {
+  id: number
+  flags: number
+  /** The name of its message; none of a bulk record. */
+  kind?: string
+  /** All that follows the header: the envelope in CBOR, or the bulk record. */
+  body: Buffer
+}
+
+/** What a guest's agent says of itself first. */
+export interface AgentReady {
+  /** Of the protocol. */
+  generation: number
+  /** Empty when the agent does not say. */
+  agentVersion: string
+  bootTimeNs: bigint
+  initTimeNs: bigint
+  readyTimeNs: bigint
+  /** The whole envelope. */
+  body: Buffer
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -780,6 +833,8 @@ export interface LiveHandles {
   files: number
   tunnels: number
   volumes: number
+  agents: number
+  agentStreams: number
   calls: number
 }
 
