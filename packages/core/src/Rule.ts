@@ -29,7 +29,8 @@ export type Action = "allow" | "deny"
 export type Direction = "egress" | "ingress" | "any"
 
 /**
- * A protocol that a rule can look at. ICMP only leaves.
+ * A protocol that a rule can look at. ICMP only leaves, and of it only `ping`: this machine asks in the guest's name, which
+ * Linux allows to the groups in `net.ipv4.ping_group_range`.
  *
  * @stability unstable
  * @category models
