@@ -491,8 +491,9 @@ export interface Network {
    */
   readonly maxUdpConnections?: number | "unlimited" | undefined
   /**
-   * A rule that allows a domain allows only what says the domain itself (TLS, HTTP), and not every connection to an address
-   * that the domain has. Default: false.
+   * A rule that allows a domain does not allow what hides whom it is for: TLS that is not opened (see `tls`) or that names
+   * nobody, and connections where the server speaks first. Plain HTTP for the domain passes, and so do words that are neither
+   * TLS nor HTTP, to an address that the guest has got for the domain: the engine (0.7.2) lets them be. Default: false.
    */
   readonly strict?: boolean | undefined
   /** Let the guest trust the authorities that this machine trusts. Default: false. */

@@ -35,7 +35,9 @@ const make = Effect.gen(function*() {
   return Network.of({
     run: Effect.fn("Network.run")(function*(scenario: string) {
       yield* Queue.offer(asked, `${scenario}\n`)
-      const { failure, seen } = JSON.parse(yield* Queue.take(answers))
+      const answer = yield* Queue.take(answers)
+      if (process.env.REACH_WHY !== undefined) process.stderr.write(`${answer}\n`)
+      const { failure, seen } = JSON.parse(answer)
       return failure === undefined ? seen : assert.fail(failure)
     })
   })

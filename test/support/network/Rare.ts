@@ -62,22 +62,26 @@ export const presets = Effect.gen(function*() {
     }))
 })
 
-/** A rule for a domain, with and without `strict`, and what a guest says to an address of the domain. */
+/** A rule for a domain, with and without `strict`, and with TLS opened; and what a guest says to an address of it. */
 export const strict = Effect.gen(function*() {
   yield* Servers.answering(8080)
   yield* Servers.greeting(8090, "end")
   yield* Servers.names
   const upstream = yield* Servers.authority("upstream")
   yield* secure(443, yield* Servers.certificate(upstream, ["shop.example"]), "secure")
+  const intercept = yield* Servers.authority("intercept")
   const image = yield* root("/usr/bin/openssl")
-  return yield* each(["lax", "strict"], (name) =>
+  return yield* each(["lax", "strict", "opened"], (name) =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({
         image,
-        patches: [Patch.copyFile(upstream.cert, "/etc/upstream.pem", { replace: true })],
+        patches: [
+          Patch.copyFile(name === "opened" ? intercept.cert : upstream.cert, "/etc/authority.pem", { replace: true })
+        ],
         network: {
           dns,
-          strict: name === "strict",
+          strict: name !== "lax",
+          tls: name === "opened" ? { upstreamCaCerts: [upstream.cert], interceptCa: intercept } : undefined,
           policy: NetworkPolicy.make({ rules: [Rule.allow({ destination: Destination.domain("shop.example") })] })
         }
       })
@@ -85,10 +89,10 @@ export const strict = Effect.gen(function*() {
       yield* reach(sandbox, { shop: "name shop.example A" })
       const { shop } = machine
       const secure = yield* reachSecurely(sandbox, {
-        named: { address: shop, name: "shop.example", authority: "/etc/upstream.pem" },
-        unnamed: { address: shop, name: "", authority: "/etc/upstream.pem" },
+        named: { address: shop, name: "shop.example", authority: "/etc/authority.pem" },
+        unnamed: { address: shop, name: "", authority: "/etc/authority.pem" },
         // The name is not enough: the address must be one of it.
-        forged: { address: machine.api, name: "shop.example", authority: "/etc/upstream.pem" }
+        forged: { address: machine.api, name: "shop.example", authority: "/etc/authority.pem" }
       })
       const answers = yield* reach(sandbox, {
         http: `web ${shop} 8080 GET / HTTP/1.1\\r\\nHost: shop.example\\r\\n\\r\\n`,
@@ -130,20 +134,20 @@ export const denials = Effect.gen(function*() {
   })
 })
 
-/** Names: of both families, of private addresses, and past the name server of the options. */
+/** Names: of both families, of private addresses, and where none may be asked for. */
 export const lookups = Effect.gen(function*() {
-  yield* Servers.answering(8080, 853, 53)
+  yield* Servers.answering(8080, 853)
   yield* Servers.names
   const image = yield* root()
-  return yield* each(["protected", "unprotected"], (name) =>
+  return yield* each(["protected", "unprotected", "unasked"], (name) =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({
         image,
         network: {
-          dns: { ...dns, rebindProtection: name === "protected", queryTimeout: "3 seconds" },
+          dns: { ...dns, rebindProtection: name !== "unprotected", queryTimeout: "3 seconds" },
           policy: NetworkPolicy.make({
             rules: [
-              Rule.denyDns,
+              ...name === "unasked" ? [Rule.denyDns] : [],
               Rule.allow({ destination: Destination.domainSuffix("shop.example") }),
               Rule.allow({ destination: Destination.domain("inner.example") })
             ]
@@ -180,15 +184,15 @@ export const trust = Effect.gen(function*() {
   // Whom this machine trusts is what the VM process has in this variable.
   process.env.SSL_CERT_FILE = local.cert
   yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env.SSL_CERT_FILE))
-  return yield* each(["host", "own"], (name) =>
+  return yield* each(["host", "own", "both"], (name) =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({
         image: yield* root("/usr/bin/openssl"),
         patches: [Patch.copyFile(upstream.cert, "/etc/upstream.pem")],
         network: {
           dns,
-          trustHostCas: name === "host",
-          tls: {
+          trustHostCas: name !== "own",
+          tls: name === "host" ? undefined : {
             ports: [8443],
             blockQuic: name === "own",
             upstreamCaCertsFor: { "api.example": [upstream.cert] },
@@ -207,7 +211,9 @@ export const trust = Effect.gen(function*() {
         local: { address: machine.api, port: 444, name: "api.example" }
       })
       const { quic } = yield* reach(sandbox, { quic: `udp ${machine.public} 8443 quic` }, 4000)
-      const { stdout } = yield* sandbox.shell("env | grep -i -E 'ssl|ca_|certs' | sort; ls -R /.msb/tls /etc/ssl 2>&1")
+      const { stdout } = yield* sandbox.shell(
+        "cd /.msb/tls; for f in * $SSL_CERT_FILE; do echo $f; grep -n -e ----- $f; tail -c 3 $f | od -c; done"
+      )
       process.stderr.write(stdout)
       return { ...secure, quic }
     }))

@@ -41,7 +41,11 @@ export const answering = (...ports: ReadonlyArray<number>) =>
 
 /** Says something before the client does; and then no more, or nothing more. */
 export const greeting = (port: number, then: "end" | "wait") =>
-  accept([port], (client) => then === "end" ? client.end("welcome\n") : client.write("welcome\n"))
+  accept([port], (client) => {
+    // What nobody reads has no end either.
+    client.resume()
+    return then === "end" ? client.end("welcome\n") : client.write("welcome\n")
+  })
 
 /** Sends so many bytes. */
 export const flowing = (port: number, size: number) => accept([port], (client) => client.end(Buffer.alloc(size, "x")))
