@@ -2,7 +2,7 @@
  * What a guest reaches, in a network of loopback alone whose servers are the test's: each policy by its name, and what is
  * rarer than what test/vm/Network.test.ts has.
  */
-import { NodeServices } from "@effect/platform-node"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { machine } from "../support/network/Machine.ts"

@@ -2,7 +2,7 @@
  * What a guest reaches, in a network of loopback alone whose servers are the test's: one guest with rules of every kind, one
  * with secrets, and one with bounds. What is rarer, and each policy by its name, is in test/long/Network.test.ts.
  */
-import { NodeServices } from "@effect/platform-node"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { canary, machine } from "../support/network/Machine.ts"

@@ -1,9 +1,8 @@
 /** What guests reach in a network of the test's own. */
 import { assert } from "@effect/vitest"
-import { Context, Effect, Layer, Queue, Stream } from "effect"
+import { Context, Effect, FileSystem, Layer, Queue, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import { temporaryDirectory } from "../Sandboxes.ts"
 import { commands } from "./Machine.ts"
 
 export class Network extends Context.Service<Network, {
@@ -13,7 +12,8 @@ export class Network extends Context.Service<Network, {
 
 const make = Effect.gen(function*() {
   const spawner = yield* ChildProcessSpawner
-  const home = yield* temporaryDirectory
+  const fs = yield* FileSystem.FileSystem
+  const home = yield* fs.makeTempDirectoryScoped({ prefix: "msb-" })
   const asked = yield* Queue.unbounded<string>()
   const answers = yield* Queue.unbounded<string>()
   const script = `${commands}; exec node test/support/programs/network.ts ${home}`

@@ -5,17 +5,17 @@
  *     network.ts <home>
  *
  * Its network has loopback only, with the addresses of `network/Machine.ts` (see `network/Network.ts`). The servers are this
- * process's.
+ * process's. It imports no more than it needs: in an emulated machine that alone takes many seconds.
  */
 import { Backend, type MicrosandboxError } from "@effect-microsandbox/core"
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Layer, type Scope, Stdio, Stream } from "effect"
 import type { HttpClientError } from "effect/http"
 import type { PlatformError } from "effect/PlatformError"
 import type * as Rootfs from "../../../demo/Rootfs.ts"
 import * as Core from "../network/Core.ts"
 import { home } from "../network/Guest.ts"
-import * as Rare from "../network/Rare.ts"
 
 type Scenario = Effect.Effect<
   unknown,
@@ -23,10 +23,12 @@ type Scenario = Effect.Effect<
   Backend.Backend | NodeServices.NodeServices | Scope.Scope
 >
 
-const scenarios: Readonly<Record<string, Scenario>> = { ...Core, ...Rare }
+const core: Readonly<Record<string, Scenario>> = { ...Core }
+const rare: Effect.Effect<Readonly<Record<string, Scenario>>> = Effect.promise(() => import("../network/Rare.ts"))
 
 const run = Effect.fn("run")(function*(name: string) {
-  const exit = yield* Effect.exit(Effect.scoped(scenarios[name] ?? Effect.die(`no scenario ${name}`)))
+  const scenario = core[name] ?? (yield* rare)[name] ?? Effect.die(`no scenario ${name}`)
+  const exit = yield* Effect.exit(Effect.scoped(scenario))
   yield* Console.log(
     JSON.stringify(Exit.isSuccess(exit) ? { seen: exit.value } : { failure: `${name}: ${Cause.pretty(exit.cause)}` })
   )
