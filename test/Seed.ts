@@ -67,8 +67,8 @@ const shared = files("has what its programs have, and they have what it is given
 const transferred = files("takes and gives a large file with an equal hash")
 const paced = files("gives a reader what it asks for and nothing more")
 const patched = file("vm/Patch")("change the root before the first boot, in their order, and not the image")
-const preset = network("lets through what each policy with a name says, and nothing else")
-const ruled = network("lets through what rules say: by network, address, name, protocol, port and direction")
+const preset = file("long/Network")("lets through what each policy with a name says, and nothing else")
+const ruled = network("lets through what rules say: by network, address, name, group, protocol, port and direction")
 /** The suite of a file system, which runs on Node's files and on a guest's. */
 const conforms = (name: string): Test => ({ file: "test/conformance/FileSystem.ts", name })
 const described = conforms("says what a file is")
@@ -368,8 +368,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     ".cidr": row("Destination.cidr", ruled),
     ".domain": row("Destination.domain", ruled),
     ".domain_suffix": row("Destination.domainSuffix", ruled),
-    // The presets are made of it.
-    ".group": row("Destination.group", preset)
+    ".group": row("Destination.group", ruled)
   },
   Volume: {
     ".create": row("Volume.create", shelved),

@@ -13,7 +13,8 @@ import * as checks from "./internal/networkChecks.ts"
  * A set of addresses that the engine knows by name (`engine/policy/destination.rs` of its network crate, 0.7.2). Each
  * address is in one of them: `"host"` is this machine as the guest sees it, by the gateway's address, which is also
  * `host.microsandbox.internal`; `"metadata"` is 169.254.169.254; `"private"` is RFC 1918, unique local and carrier grade
- * addresses; `"public"` is what is in no other.
+ * addresses; `"loopback"` is for ingress, and there the programs of this machine, since what a guest sends to
+ * 127.0.0.1 stays in it; `"public"` is what is in no other.
  *
  * @stability unstable
  * @category models

@@ -106,7 +106,10 @@ export interface Options {
   /** Default: `"allow"`. */
   readonly defaultIngress?: Rule.Action | undefined
   readonly rules?: ReadonlyArray<Rule.Rule> | undefined
-  /** Names that the guest must not reach, before every rule. */
+  /**
+   * Names that the guest must not reach, before every rule. They are not found, and no TLS or HTTP may be for them; to an
+   * address that the guest knows, other words go by the other rules.
+   */
   readonly denyDomains?: ReadonlyArray<string> | undefined
   /** Names that the guest must not reach, nor any name below them, before every rule. */
   readonly denyDomainSuffixes?: ReadonlyArray<string> | undefined

@@ -29,7 +29,9 @@ export type Action = "allow" | "deny"
 export type Direction = "egress" | "ingress" | "any"
 
 /**
- * A protocol that a rule can look at. ICMP only leaves.
+ * A protocol that a rule can look at. ICMP only leaves, and of it only `ping`: this machine asks in the guest's name, which
+ * Linux allows to the groups in `net.ipv4.ping_group_range`. Of ICMPv6 the engine (0.7.2) answers for the gateway alone: it
+ * drops every other answer, whose checksum it takes to be for the guest's address.
  *
  * @stability unstable
  * @category models
@@ -99,7 +101,7 @@ const rule = (action: Action, match: Match): Rule => ({
 export const allow = (match: Match): Rule => rule("allow", match)
 
 /**
- * Drops what matches.
+ * Lets nothing pass that matches: a TCP connection is refused at once, and what is no connection is dropped.
  *
  * @stability unstable
  * @category constructors

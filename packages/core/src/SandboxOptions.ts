@@ -388,7 +388,7 @@ export interface Dns {
 export interface Tls {
   /** The ports whose TLS is opened. Default: 443. */
   readonly ports?: ReadonlyArray<number> | undefined
-  /** Servers whose TLS stays closed. No secret goes there. Default: none. */
+  /** Servers whose TLS stays closed. No secret goes there, and a placeholder is no violation: nobody sees it. Default: none. */
   readonly bypass?: ReadonlyArray<string> | undefined
   /** Verify the servers' certificates. Default: true. */
   readonly verifyUpstream?: boolean | undefined
@@ -436,6 +436,11 @@ export type Proxy =
 /**
  * How much may pass in one direction, in bytes and in packets; what is more waits.
  *
+ * **Details**
+ *
+ * It is a bucket that is full at first and fills at an even pace. Counted are the packets of the guest's interface with their
+ * headers, to this machine and for names too.
+ *
  * @stability unstable
  * @category options
  * @since 0.1.0
@@ -478,13 +483,17 @@ export interface Network {
     /** To the guest. */
     readonly ingress?: RateLimit | undefined
   } | undefined
-  /** TCP connections at a time, 1 or more. Default: unlimited, or the engine's limit for `"multi-tenant"`. */
+  /** TCP connections at a time, 1 or more; one more is refused. Default: unlimited, or the engine's limit for `"multi-tenant"`. */
   readonly maxTcpConnections?: number | "unlimited" | undefined
-  /** UDP conversations at a time, 1 or more. Default: unlimited; 1024 for `"multi-tenant"`. */
+  /**
+   * UDP conversations at a time, 1 or more. One more is not refused: it ends the one that was quiet for longest, and what is
+   * answered to that does not arrive. Default: unlimited; 1024 for `"multi-tenant"`.
+   */
   readonly maxUdpConnections?: number | "unlimited" | undefined
   /**
-   * A rule that allows a domain allows only what says the domain itself (TLS, HTTP), and not every connection to an address
-   * that the domain has. Default: false.
+   * A rule that allows a domain does not allow what hides whom it is for: TLS that is not opened (see `tls`) or that names
+   * nobody, and connections where the server speaks first. Plain HTTP for the domain passes, and so do words that are neither
+   * TLS nor HTTP, to an address that the guest has got for the domain: the engine (0.7.2) lets them be. Default: false.
    */
   readonly strict?: boolean | undefined
   /** Let the guest trust the authorities that this machine trusts. Default: false. */
