@@ -12,6 +12,7 @@ import { mapFailure, type Subject, toError } from "./failure.ts"
 import { checkMode, makeFileSystemOf, makeRun, type Run, type Source, type Tools } from "./fileSystem.ts"
 import { fromMebibytes } from "./inputs.ts"
 import { makePath } from "./path.ts"
+import { optionalSize } from "./size.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Volume"
 export type TypeId = typeof TypeId
@@ -23,9 +24,9 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Volume/I
   /** Its directory on this host; that of a disk holds the image. */
   path: Schema.String,
   /** How much guests may write to a directory. Absent: no limit. */
-  quota: Schema.optionalKey(Schema.ByteSize),
+  quota: optionalSize,
   /** The size of a disk, as a guest sees it. */
-  capacity: Schema.optionalKey(Schema.ByteSize),
+  capacity: optionalSize,
   /** As the catalogue has it: the local backend of the engine, 0.7.2, never writes it there, and it is 0. */
   used: Schema.ByteSize,
   /** The image of a disk on this host. */
