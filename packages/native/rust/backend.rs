@@ -103,6 +103,7 @@ impl Backend {
         let local = builder.try_build_lazy().map_err(Failure::from)?;
         let home = local.config().home();
         home::check(&home, &local.config().run_dir())?;
+        home::keep_private(&home)?;
         // Opened here and not at the first call, so that a broken catalogue fails the layer.
         cancel.guard(local.db()).await?;
         let backend: Arc<dyn EngineBackend> = local.into();
