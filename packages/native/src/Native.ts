@@ -88,7 +88,8 @@ export type {
   Volume,
   VolumeFile,
   VolumeInfo,
-  VolumeOptions
+  VolumeOptions,
+  VolumeReplacement
 } from "./internal/binding.ts"
 
 /**

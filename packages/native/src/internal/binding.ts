@@ -380,8 +380,8 @@ export declare class Volume {
   fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
   /** Write a whole file. When it is cancelled, a part of it may be written. */
   fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
-  /** Write a whole file in one step, in the place of the one that is there. When it is cancelled, that one stays. */
-  fileWriteAtomic(path: string, data: Buffer, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Begin a file that takes the place of the one that is there in one step. */
+  fileReplace(path: string, mode: number | undefined | null, token: CancelToken): Promise<Outcome<VolumeReplacement>>
   /** Open a file. */
   fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<VolumeFile>>
   /** Give the volume back. Its open files stay open. */
@@ -402,6 +402,16 @@ export declare class VolumeFile {
   sync(token: CancelToken): Promise<Outcome<void>>
   /** Close it, and give the handle back. */
   close(): Promise<Outcome<void>>
+}
+
+/** A file that is written before it takes the place of another. */
+export declare class VolumeReplacement {
+  /** Write more of it. */
+  write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Put it in its place, all of it on the disk. When this fails or is cancelled, the old one stays. */
+  publish(token: CancelToken): Promise<Outcome<void>>
+  /** Give the handle back. What is not in its place is gone when this answers. */
+  close(): Promise<void>
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
