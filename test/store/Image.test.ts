@@ -389,6 +389,26 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         yield* Image.pull(reference, insecure)
       })))
 
+    it.effect("whose bytes are false and too few is pulled at once when they are true: nothing goes on behind them", () =>
+      inNewHome(Effect.gen(function*() {
+        const { host, push } = yield* Registry.Registry
+        yield* push("short", yield* rootDirectory)
+        const { layers: [layer] } = yield* manifestOf("short")
+        let isLying = true
+        const lying = yield* altered(
+          host,
+          (path) =>
+            isLying && path.endsWith(layer?.digest ?? "")
+              ? { status: 200, body: crypto.randomBytes((layer?.size ?? 0) >> 1) }
+              : undefined
+        )
+        const reference = `${lying}/short:latest`
+        assert.strictEqual(yield* tagOf(Image.pull(reference, insecure)), "ImageDigestMismatch")
+        assert.deepStrictEqual((yield* cached("tmp")).filter((name) => name.endsWith(".part")), [])
+        isLying = false
+        yield* Image.pull(reference, insecure)
+      })))
+
     it.effect("that the disk has no room for says so", () =>
       inNewHome(Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem

@@ -1,11 +1,12 @@
 /** What is refused before a VM is started, and what that leaves: nothing. */
-import { type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
+import { Backend, type MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem } from "effect"
+import { Effect, FileSystem, Path } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { checkoutWithoutRuntime } from "../support/Checkout.ts"
 import { layerBackend, sandboxDirectories, temporaryDirectory } from "../support/Sandboxes.ts"
+import { makeRow } from "../support/Store.ts"
 
 const whyNot = (options: Sandbox.Options) =>
   Sandbox.make(options).pipe(Effect.scoped, Effect.flip, Effect.map(({ reason }) => reason))
@@ -111,5 +112,33 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandb
       const output = yield* spawner.string(ChildProcess.make("unshare", ["-rm", "sh", "-c", script]))
       assert.strictEqual(JSON.parse(output)._tag, "BootStart")
       assert.deepStrictEqual(yield* fs.readDirectory(`${home}/sandboxes`), [])
+    }))
+})
+
+layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandbox that has stopped", (it) => {
+  it.effect("is removed however deep its guest has made the directories of its own", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const { home } = yield* Backend.Backend
+      yield* makeRow("deep", "Stopped", { name: "deep" })
+      const data = path.join(home, "sandboxes/deep/owned-volumes/of-a-mount/data")
+      yield* fs.makeDirectory(path.join(data, "bottom"), { recursive: true })
+      // 12,000 directories, each in the one before: a path has not room for all of them at once.
+      let below = "bottom"
+      for (let round = 0; round < 48; round++) {
+        const above = path.join(data, `${round}`, "d/".repeat(250))
+        yield* fs.makeDirectory(above, { recursive: true })
+        yield* fs.rename(path.join(data, below), path.join(above, "below"))
+        below = `${round}`
+      }
+      yield* makeRow("running", "Running", { name: "running" })
+      const kept = path.join(home, "sandboxes/running/owned-volumes/of-a-mount/data", "d/".repeat(1000))
+      yield* fs.makeDirectory(kept, { recursive: true })
+      yield* Sandbox.remove("deep")
+      assert.deepStrictEqual(yield* sandboxDirectories, ["running"])
+      // What runs is as its guest has made it.
+      assert.strictEqual((yield* Effect.flip(Sandbox.remove("running"))).reason._tag, "SandboxStillRunning")
+      assert.isTrue(yield* fs.exists(kept))
     }))
 })

@@ -304,6 +304,38 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("the fil
       assert.deepStrictEqual(yield* fs.readDirectory("/"), ["directory", "file"])
     }).pipe(Effect.scoped))
 
+  it.effect("are written in one step from a stream too, and stay as they were when it fails", () =>
+    Effect.gen(function*() {
+      const { fs, info, writeAtomic } = yield* Volume.make()
+      yield* fs.writeFileString("file", "old")
+      NodeFs.chmodSync(`${info.path}/file`, 0o640)
+      const piece = new Uint8Array(1 << 20).fill(7)
+      const whole = Stream.map(Stream.range(1, 20), () => piece)
+      const seen = Stream.tap(
+        whole,
+        () => Effect.map(fs.readFileString("file"), (text) => assert.strictEqual(text, "old"))
+      )
+      yield* writeAtomic("file", seen)
+      assert.isTrue(Buffer.from(yield* fs.readFile("file")).equals(Buffer.alloc(20 << 20, 7)))
+      assert.strictEqual(NodeFs.statSync(`${info.path}/file`).mode & 0o777, 0o640)
+      yield* writeAtomic("new", Stream.make(Buffer.from("one "), Buffer.from("two")), { mode: 0o600 })
+      yield* writeAtomic("empty", Stream.empty)
+      assert.strictEqual(yield* fs.readFileString("new"), "one two")
+      assert.strictEqual(yield* fs.readFileString("empty"), "")
+      const before = yield* fs.readDirectory("/")
+      for (const path of ["new", "other"]) {
+        const failing = Stream.concat(whole, Stream.fail("the source failed"))
+        assert.strictEqual(yield* Effect.flip(writeAtomic(path, failing)), "the source failed")
+        // One that is never done: it has begun when there is one more.
+        const writing = yield* Effect.forkChild(writeAtomic(path, Stream.concat(whole, Stream.never)))
+        while ((yield* fs.readDirectory("/")).length === before.length) yield* Effect.sleep("1 millis")
+        yield* Fiber.interrupt(writing)
+        assert.deepStrictEqual(yield* fs.readDirectory("/"), before)
+      }
+      assert.strictEqual(yield* fs.readFileString("new"), "one two")
+      assert.deepStrictEqual(yield* live, { ...idle, volumes: 1 })
+    }).pipe(Effect.scoped))
+
   it.effect("stream both ways, and tell the numbers of this host's kernel", () =>
     Effect.gen(function*() {
       const { fs, info } = yield* Volume.make()

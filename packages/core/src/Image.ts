@@ -23,6 +23,7 @@ import { type Boot, makeBoot, streamBoot } from "./internal/boot.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import * as internal from "./internal/image.ts"
 import { withoutCredentials } from "./internal/operation.ts"
+import { optionalSize } from "./internal/size.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
 import type * as Progress from "./Progress.ts"
 import type * as SandboxOptions from "./SandboxOptions.ts"
@@ -48,7 +49,7 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Image/In
   architecture: Schema.optionalKey(Schema.String),
   layerCount: Schema.Int,
   /** Of its layers as they were downloaded or loaded. */
-  size: Schema.optionalKey(Schema.ByteSize),
+  size: optionalSize,
   createdAt: Schema.optionalKey(Schema.DateTimeUtc),
   /** When it was last pulled, loaded or made a sandbox of. */
   lastUsedAt: Schema.optionalKey(Schema.DateTimeUtc)
@@ -88,9 +89,9 @@ export class Layer extends Schema.Class<Layer>("@effect-microsandbox/core/Image/
   digest: Schema.String,
   mediaType: Schema.optionalKey(Schema.String),
   /** As it was downloaded. */
-  size: Schema.optionalKey(Schema.ByteSize),
+  size: optionalSize,
   /** What it takes in the cache. Absent when it is not there, or only as part of a flat root. */
-  unpackedSize: Schema.optionalKey(Schema.ByteSize)
+  unpackedSize: optionalSize
 }) {}
 
 /**

@@ -17,6 +17,7 @@ import * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
 import { mapFailure } from "./internal/failure.ts"
 import { fieldsOf } from "./internal/sample.ts"
+import { optionalSize } from "./internal/size.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
 import type { Sandbox } from "./Sandbox.ts"
 
@@ -39,9 +40,9 @@ export class Sample extends Schema.Class<Sample>("@effect-microsandbox/core/Metr
   /** Memory in use. */
   memory: Schema.ByteSize,
   /** Memory that the guest could still use, as it reports it. */
-  memoryAvailable: Schema.optionalKey(Schema.ByteSize),
+  memoryAvailable: optionalSize,
   /** Memory of the guest that is resident on the host. */
-  memoryHostResident: Schema.optionalKey(Schema.ByteSize),
+  memoryHostResident: optionalSize,
   /** Memory that the guest was given. */
   memoryLimit: Schema.ByteSize,
   /** Read from disks since the start. */
@@ -53,11 +54,11 @@ export class Sample extends Schema.Class<Sample>("@effect-microsandbox/core/Metr
   /** Sent by the guest since the start. */
   networkSent: Schema.ByteSize,
   /** Used on the writable layer of an image, as the guest sees it. */
-  upperUsed: Schema.optionalKey(Schema.ByteSize),
+  upperUsed: optionalSize,
   /** Free on the writable layer of an image, as the guest sees it. */
-  upperFree: Schema.optionalKey(Schema.ByteSize),
+  upperFree: optionalSize,
   /** What the writable layer of an image takes on the host. */
-  upperHostAllocated: Schema.optionalKey(Schema.ByteSize)
+  upperHostAllocated: optionalSize
 }) {}
 
 /**

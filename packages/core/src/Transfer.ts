@@ -18,6 +18,7 @@
  */
 import type * as ByteSize from "effect/ByteSize"
 import * as Schema from "effect/Schema"
+import { optionalSize } from "./internal/size.ts"
 
 /**
  * What to carry, and how much of it at most.
@@ -129,7 +130,7 @@ export const Event = Schema.Union([
   Schema.TaggedStruct("Started", {
     kind: Schema.Literals(["file", "directory"]),
     /** Of a file. */
-    totalBytes: Schema.optionalKey(Schema.ByteSize)
+    totalBytes: optionalSize
   }),
   Schema.TaggedStruct("Progress", {
     ...counts,

@@ -18,6 +18,7 @@ import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import { Backend } from "./Backend.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import { defined, Labels, Memory, someMebibytes } from "./internal/inputs.ts"
@@ -110,15 +111,15 @@ export interface Volume {
   readonly path: Path.Path
   /**
    * Writes a whole file in one step: who reads it has all of the old content or all of the new. A link is followed. When
-   * it fails or is interrupted, the old content stays, and nothing else; only a killed host can leave a `.….part` beside it.
-   * What was written is on the disk when it answers. Without a mode, the file keeps that of the one which was there, and what
-   * guests see of it.
+   * it or the stream that it reads fails, or it is interrupted, the old content stays, and nothing else; only a killed host
+   * can leave a `.….part` beside it. What was written is on the disk when it answers. Without a mode, the file keeps that of
+   * the one which was there, and what guests see of it.
    */
-  readonly writeAtomic: (
+  readonly writeAtomic: <E = never, R = never>(
     path: string,
-    data: Uint8Array | string,
+    data: string | Uint8Array | Stream.Stream<Uint8Array, E, R>,
     options?: WriteAtomicOptions
-  ) => Effect.Effect<void, PlatformError.PlatformError>
+  ) => Effect.Effect<void, PlatformError.PlatformError | E, R>
 }
 
 const Name = Schema.String.check(checks.volumeName, Schema.isMaxLength(240))

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::failure::Failure;
 use crate::outcome::Stop;
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session};
-use crate::sandbox::POLL;
+use crate::sandbox::{POLL, flatten, remove_stopped};
 
 /// How long an undoing may take. The engine gives up what it waits for after 30 seconds (a start that says nothing, a
 /// connection to its catalogue); then there is time for one more try.
@@ -119,13 +119,13 @@ impl Attempt {
             Ok(handle) if self.made(&handle) => {
                 // `remove` takes the lock itself, and removes this sandbox and no other.
                 drop(lock);
-                match handle.remove().await {
+                match remove_stopped(&self.backend, &handle).await {
                     // It was finished before its siblings of a batch, which ended without it; or somebody else has started
                     // what was left of it, and then it is no longer of this attempt.
                     Err(MicrosandboxError::SandboxStillRunning(_)) => match self.lookup().await {
                         Ok(now) if self.made(&now) => {
                             now.kill().await?;
-                            now.remove().await?;
+                            remove_stopped(&self.backend, &now).await?;
                         }
                         Ok(_) | Err(MicrosandboxError::SandboxNotFound(_)) => {}
                         Err(error) => return Err(error),
@@ -160,7 +160,10 @@ impl Attempt {
     /// A directory that has no row, made while this attempt ran, while nobody else holds the name.
     fn remove_orphan(&self, _held: &NameLock) -> MicrosandboxResult<()> {
         match &self.fresh_directory {
-            Some(directory) if directory.exists() => Ok(std::fs::remove_dir_all(directory)?),
+            Some(directory) if directory.exists() => {
+                flatten(directory);
+                Ok(std::fs::remove_dir_all(directory)?)
+            }
             _ => Ok(()),
         }
     }

@@ -18,8 +18,8 @@ use crate::outcome::{Outcome, Stop};
 use crate::owner::visible;
 use crate::progress::Progress;
 use crate::sandbox::{
-    Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, kill, milliseconds_of, start, stop,
-    wait, within,
+    Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, flatten_stopped, kill,
+    milliseconds_of, start, stop, wait, within,
 };
 use crate::slot::{InEngine, Slot};
 
@@ -103,6 +103,7 @@ impl Backend {
         let local = builder.try_build_lazy().map_err(Failure::from)?;
         let home = local.config().home();
         home::check(&home, &local.config().run_dir())?;
+        home::keep_private(&home)?;
         // Opened here and not at the first call, so that a broken catalogue fails the layer.
         cancel.guard(local.db()).await?;
         let backend: Arc<dyn EngineBackend> = local.into();
@@ -262,8 +263,12 @@ impl Backend {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let backend = value.backend.clone();
-                cancel.guard(within(&name, value.backend.sandboxes().remove(backend, &name))).await
+                let backend = &value.backend;
+                let removed = async {
+                    flatten_stopped(backend, &name).await?;
+                    backend.sandboxes().remove(backend.clone(), &name).await
+                };
+                cancel.guard(within(&name, removed)).await
             })
             .await)
     }

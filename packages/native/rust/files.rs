@@ -16,6 +16,7 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::guest::{Guest, GuestFile as OpenFile};
 use crate::outcome::{Outcome, Stop};
+use crate::rooted::How;
 use crate::sandbox::{Sandbox, SandboxValue};
 use crate::slot::{InEngine, Slot};
 
@@ -143,23 +144,21 @@ fn seconds(number: f64) -> i64 {
     number.floor() as i64
 }
 
-fn open_options(options: &OpenOptions) -> Result<FsOpenOptions, Failure> {
-    let flags = FsOpenOptions { mode: options.mode, ..FsOpenOptions::default() };
-    Ok(match options.flag.as_str() {
-        "r" => FsOpenOptions { read: true, ..flags },
-        "r+" => FsOpenOptions { read: true, write: true, ..flags },
-        "w" => FsOpenOptions { write: true, create: true, truncate: true, ..flags },
-        "w+" => FsOpenOptions { read: true, write: true, create: true, truncate: true, ..flags },
-        "wx" => FsOpenOptions { write: true, create_new: true, ..flags },
-        "wx+" => FsOpenOptions { read: true, write: true, create_new: true, ..flags },
-        "a" => FsOpenOptions { append: true, create: true, ..flags },
-        "a+" => FsOpenOptions { read: true, append: true, create: true, ..flags },
-        "ax" => FsOpenOptions { append: true, create_new: true, ..flags },
-        "ax+" => FsOpenOptions { read: true, append: true, create_new: true, ..flags },
-        flag => {
-            return Err(Failure::InvalidConfig { message: format!("open flag {flag:?}"), field: Some("flag".into()) });
-        }
-    })
+impl OpenOptions {
+    pub(crate) fn how(&self) -> Result<How, Failure> {
+        let how = How::of(&self.flag).ok_or_else(|| Failure::InvalidConfig {
+            message: format!("open flag {:?}", self.flag),
+            field: Some("flag".into()),
+        })?;
+        Ok(How { mode: self.mode, no_follow: self.no_follow, ..how })
+    }
+}
+
+/// The protocol has no word for a link that is not to be followed.
+impl From<How> for FsOpenOptions {
+    fn from(How { read, write, append, create, create_new, truncate, mode, no_follow: _ }: How) -> Self {
+        Self { read, write, append, create, truncate, create_new, mode }
+    }
 }
 
 /// The agent opens a directory as a file, and then never answers a read of it.
@@ -237,7 +236,7 @@ impl<'a> Files<'a> {
     }
 
     async fn open(self, path: &str, options: &OpenOptions) -> Result<(OpenFile, Option<FsEntryInfo>), Failure> {
-        let flags = open_options(options)?;
+        let flags = FsOpenOptions::from(options.how()?);
         let info = match self.stat(path, !options.no_follow).await {
             Ok(info) if options.no_follow && info.kind == "symlink" => {
                 return Err(Failure::file_errno(path, LOOP, "open: it is a symbolic link"));

@@ -1,5 +1,7 @@
 //! What a home directory must be able to hold, checked before the engine finds out half way.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use microsandbox_runtime::ipc::{canonical_agent_endpoint, control_socket_path_for, validate_socket_pair};
@@ -14,6 +16,20 @@ pub(crate) fn check(home: &Path, run_dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(home).map_err(not_writable)?;
     let probe = Probe::create(home).map_err(not_writable)?;
     xattr::set(&probe.0, "user.microsandbox.probe", b"1").map_err(|error| Failure::home_without_xattrs(home, &error))
+}
+
+/// The engine's database has the values of secrets as they are, and the engine makes it as readable as the umask lets it:
+/// here nobody but its owner gets at it. One that is another user's stays as it is.
+pub(crate) fn keep_private(home: &Path) -> Result<(), Failure> {
+    const OTHERS: u32 = 0o077;
+    let directory = home.join("db");
+    let not_writable = |error: std::io::Error| Failure::home_not_writable(home, &error);
+    std::fs::create_dir_all(&directory).map_err(not_writable)?;
+    let mode = std::fs::metadata(&directory).map_err(not_writable)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        let _ = std::fs::set_permissions(&directory, Permissions::from_mode(mode & !OTHERS));
+    }
+    Ok(())
 }
 
 /// All that [`check`] would find, and what exists of the home; none of it is made.
@@ -95,6 +111,19 @@ mod tests {
         let long = PathBuf::from(format!("/proc/{}", "x".repeat(200)));
         let (_, failures) = report(&long, &long.join("run"));
         assert!(matches!(failures[..], [Failure::HomePathTooLong { .. }, Failure::HomeNotWritable { .. }]));
+    }
+
+    #[test]
+    fn the_database_is_its_owners_alone_also_where_it_was_not() {
+        let home = tempfile::tempdir().expect("a directory");
+        let mode = || std::fs::metadata(home.path().join("db")).expect("a directory").permissions().mode() & 0o7777;
+        keep_private(home.path()).expect("made");
+        assert_eq!(mode(), 0o700);
+        for open in [0o755, 0o777, 0o1770] {
+            std::fs::set_permissions(home.path().join("db"), Permissions::from_mode(open)).expect("opened");
+            keep_private(home.path()).expect("closed");
+            assert_eq!(mode(), open & !0o077);
+        }
     }
 
     #[test]

@@ -23,12 +23,17 @@ use uuid::Uuid;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
+use crate::leftovers;
 use crate::outcome::{Outcome, Stop};
-use crate::pull::{SETTLE, Threads};
+use crate::pull::SETTLE;
 use crate::sandbox::milliseconds_of;
+use crate::threads::Threads;
 
 /// How long a thread that reads or writes an archive may go on after a cancel, to be cleaned up behind at last.
 const LONGEST: Duration = Duration::from_hours(1);
+
+/// Threads for an archive: layers are unpacked side by side.
+const THREADS: usize = 2;
 
 /// The engine's own limits (`lib/archive/docker.rs` of `microsandbox-image`).
 const MOST_ENTRIES: usize = 1_000_000;
@@ -415,11 +420,12 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
         let scanned = tokio::task::spawn_blocking(move || scan(&input)).await;
         scanned.unwrap_or_else(|error| Err(Failure::Custom { message: error.to_string() }))
     };
-    let names = cancel.guard(scanned).await?;
+    let Contents { references, layers } = cancel.guard(scanned).await?;
     let turn = turn(cancel).await?;
     let directory = local.cache_dir();
     let cache = GlobalCache::new(&directory).map_err(MicrosandboxError::from)?;
-    let known = Known::of(&cache, names.iter().chain(&tags)).await?;
+    let known = Known::of(local, references.iter().chain(&tags)).await?;
+    let new: Vec<_> = layers.into_iter().filter(|layer| !cache.layer_erofs_path(layer).exists()).collect();
     let loaded = in_archive(&turn, &directory.clone(), cancel, async move {
         let options = ImageLoadOptions { tags, progress: None };
         let loaded = load_archive(&directory, &path, options).await.map_err(MicrosandboxError::from);
@@ -427,7 +433,9 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
     })
     .await;
     if loaded.is_err() {
-        known.restore(&cache).await;
+        known.restore().await;
+        leftovers::remove_work(&cache);
+        let _ = leftovers::remove_layers(local, &cache, &new).await;
     }
     let loaded = loaded?;
     let mut images = Vec::with_capacity(loaded.len());
@@ -439,25 +447,26 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
 }
 
 /// What the cache knows by the names of an archive. The engine tells the cache of each of its images when it has it: when a
-/// later one is bad, these names must mean what they did.
-struct Known(Vec<(Reference, Option<CachedImageMetadata>)>);
+/// later one is bad, these names must mean what they did, and what came of the others goes.
+struct Known<'a>(Vec<(Target<'a>, Option<CachedImageMetadata>)>);
 
-impl Known {
-    async fn of<'a>(cache: &GlobalCache, names: impl Iterator<Item = &'a String>) -> MicrosandboxResult<Self> {
+impl<'a> Known<'a> {
+    async fn of(local: &'a LocalBackend, names: impl Iterator<Item = &String>) -> MicrosandboxResult<Self> {
         let mut known = Vec::new();
-        for reference in names.filter_map(|name| name.parse::<Reference>().ok()) {
-            let metadata = cache.read_image_metadata_async(&reference).await?;
-            known.push((reference, metadata));
+        for target in names.filter_map(|name| Target::new(local, name.clone()).ok()) {
+            let metadata = target.cached().await?;
+            known.push((target, metadata));
         }
         Ok(Self(known))
     }
 
-    async fn restore(self, cache: &GlobalCache) {
-        for (reference, metadata) in self.0 {
-            let _ = match metadata {
-                Some(metadata) => cache.write_image_metadata_async(&reference, &metadata).await,
-                None => cache.delete_image_metadata_async(&reference).await,
-            };
+    async fn restore(self) {
+        for (target, before) in self.0 {
+            let Ok(Some(now)) = target.cached().await else { continue };
+            if before.as_ref().is_none_or(|before| before.manifest_digest != now.manifest_digest) {
+                // The failure that is told is the archive's.
+                let _ = target.forget(now, before).await;
+            }
         }
     }
 }
@@ -521,8 +530,8 @@ impl Drop for Part {
 }
 
 /// Looks at the headers of an archive: all of each entry is there, and none has a name that leads out of the archive. The
-/// engine never uses these names for files, but who makes them means no good. Answers with the references in it.
-fn scan(path: &Path) -> Result<Vec<String>, Failure> {
+/// engine never uses these names for files, but who makes them means no good. Answers with what it says is in it.
+fn scan(path: &Path) -> Result<Contents, Failure> {
     let unopened = |error: io::Error| Failure::host_io("open", path, &error);
     let metadata = fs::metadata(path).map_err(unopened)?;
     let invalid = |why: &str| Failure::archive_invalid(path, why);
@@ -531,7 +540,7 @@ fn scan(path: &Path) -> Result<Vec<String>, Failure> {
         return Err(invalid("it is not a file"));
     }
     let mut archive = tar::Archive::new(File::open(path).map_err(unopened)?);
-    let mut names = Vec::new();
+    let mut contents = Contents::default();
     for (count, entry) in archive.entries_with_seek().map_err(unreadable)?.enumerate() {
         let mut entry = entry.map_err(unreadable)?;
         let name = entry.path_bytes().into_owned();
@@ -544,15 +553,37 @@ fn scan(path: &Path) -> Result<Vec<String>, Failure> {
         if count >= MOST_ENTRIES {
             return Err(invalid(&format!("it has more than {MOST_ENTRIES} entries")));
         }
-        if matches!(name.strip_prefix(b"./").unwrap_or(&name), b"manifest.json" | b"index.json")
-            && entry.size() <= MOST_METADATA
-        {
-            let mut json = Vec::new();
-            entry.read_to_end(&mut json).map_err(unreadable)?;
-            names.extend(references_in(&json));
+        let lists = matches!(name.strip_prefix(b"./").unwrap_or(&name), b"manifest.json" | b"index.json");
+        let mut json = vec![0];
+        if entry.size() > MOST_METADATA || entry.read_exact(&mut json).is_err() {
+            continue;
+        }
+        if !lists && !matches!(json[..], [b'{' | b' ' | b'\t' | b'\r' | b'\n']) {
+            continue;
+        }
+        entry.read_to_end(&mut json).map_err(unreadable)?;
+        if lists {
+            contents.references.extend(references_in(&json));
+        } else {
+            contents.layers.extend(layers_in(&json));
         }
     }
-    Ok(names)
+    Ok(contents)
+}
+
+/// What an archive says is in it.
+#[derive(Default)]
+struct Contents {
+    references: Vec<String>,
+    /// What its layers are before they are compressed.
+    layers: Vec<Digest>,
+}
+
+/// Of an image's configuration, by whatever name it has.
+fn layers_in(json: &[u8]) -> Vec<Digest> {
+    let Ok(json) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
+    let layers = json.get("rootfs").and_then(|root| root.get("diff_ids")).and_then(Value::as_array);
+    layers.into_iter().flatten().filter_map(|layer| layer.as_str()?.parse().ok()).collect()
 }
 
 /// Of Docker's `manifest.json`, or of the `index.json` of a layout. Both are looked at: the engine takes one of them.
@@ -586,7 +617,7 @@ async fn in_archive<T: Send + 'static>(
     cancel: &Cancel,
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Stop> {
-    let threads = Threads::new("msb-archive")?;
+    let threads = Threads::new("msb-archive", THREADS)?;
     let mut task = threads.runtime().spawn(work);
     let result = tokio::select! {
         biased;
@@ -679,7 +710,18 @@ mod tests {
             ("other.json", r#"[{"RepoTags": ["a"]}]"#, ""),
         ] {
             let path = archive(directory.path(), name.as_bytes(), json.as_bytes());
-            assert_eq!(scan(&path).expect("an archive").join(" "), expected, "{json}");
+            assert_eq!(scan(&path).expect("an archive").references.join(" "), expected, "{json}");
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (json, expected) in [
+            (format!(r#"{{"rootfs": {{"diff_ids": ["{digest}", 1, "x"]}}}}"#), vec![digest.clone()]),
+            (format!(r#"["{digest}"]"#), vec![]),
+            (r#"{"rootfs": {"diff_ids"#.to_owned(), vec![]),
+            (String::new(), vec![]),
+        ] {
+            let path = archive(directory.path(), b"blobs/sha256/x", json.as_bytes());
+            let layers = scan(&path).expect("an archive").layers;
+            assert_eq!(layers.iter().map(Digest::to_string).collect::<Vec<_>>(), expected, "{json}");
         }
     }
 

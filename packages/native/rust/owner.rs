@@ -23,7 +23,7 @@ use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
-use crate::sandbox::{Ending, POLL, SETTLE, can_start};
+use crate::sandbox::{Ending, POLL, SETTLE, can_start, flatten, remove_stopped};
 
 /// Labels of this SDK: not the user's to set, and not shown to the user.
 pub(crate) const RESERVED: &str = "effect-microsandbox.";
@@ -389,7 +389,7 @@ async fn try_end(backend: &Arc<dyn EngineBackend>, orphan: &SandboxHandle) -> Mi
         own(&now, &Labels::new()).await?;
         return Ok(Swept::Stopped);
     }
-    match now.remove().await {
+    match remove_stopped(backend, &now).await {
         Ok(()) => Ok(Swept::Removed),
         Err(MicrosandboxError::SandboxNotFound(_) | MicrosandboxError::SandboxReplaced { .. }) => Ok(Swept::Spared),
         Err(error) => Err(error),
@@ -426,6 +426,7 @@ async fn try_clear(
             if !directory.exists() {
                 return Ok(Cleared::Nothing);
             }
+            flatten(&directory);
             std::fs::remove_dir_all(directory)?;
             Ok(Cleared::Removed)
         }
@@ -435,7 +436,7 @@ async fn try_clear(
             // The engine takes the lock itself.
             drop(lock);
             row.request_kill().await?;
-            row.remove().await?;
+            remove_stopped(backend, &row).await?;
             Ok(Cleared::Removed)
         }
         Ok(_) => Ok(Cleared::Nothing),

@@ -18,16 +18,17 @@ use microsandbox_image::{
     progress_channel,
 };
 use napi_derive::napi;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::Receiver;
 
 use crate::backend::Backend;
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
 use crate::image::{self, ImageInfo};
+use crate::leftovers;
 use crate::options::RegistryOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::progress::{Progress, Watch};
+use crate::threads::Threads;
 
 /// Threads of a pull: layers are unpacked side by side.
 const THREADS: usize = 2;
@@ -145,11 +146,12 @@ impl Pull {
             let missing = ImageError::NotCached { reference: self.reference.to_string() };
             return Err(MicrosandboxError::from(missing).into());
         }
-        watch.stage("pull", async { self.run_on(Threads::new("msb-pull")?, watch, cancel).await }).await
+        watch.stage("pull", async { self.run_on(Threads::new("msb-pull", THREADS)?, watch, cancel).await }).await
     }
 
     async fn run_on(self, threads: Threads, watch: &Watch, cancel: &Cancel) -> Result<(), Stop> {
         let reference = self.request.reference.clone();
+        let directory = self.backend.as_local().map(LocalBackend::cache_dir).unwrap_or_default();
         let (handle, sender) = progress_channel();
         let mut task = threads.runtime().spawn(async move {
             let Some(local) = self.backend.as_local() else { return Ok(()) };
@@ -175,7 +177,13 @@ impl Pull {
                 Some(event) = events.receiver.recv() => events.see(event, watch),
             }
         };
-        threads.end(&mut events, watch).await;
+        events.end(threads, watch).await;
+        if let (Err(stop), Ok(cache)) = (&result, GlobalCache::new(&directory)) {
+            leftovers::remove_work(&cache);
+            if let Stop::Failed(Failure::ImageDigestMismatch { digest, .. }) = stop {
+                leftovers::remove_part(&cache, digest);
+            }
+        }
         result
     }
 }
@@ -238,39 +246,18 @@ impl Events {
             self.see(event, watch);
         }
     }
-}
-
-/// The runtime of one piece of work. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
-pub(crate) struct Threads(Option<Runtime>);
-
-impl Threads {
-    pub(crate) fn new(name: &str) -> Result<Self, Failure> {
-        let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    /// End everything on it, and wait for threads that cannot be interrupted. It blocks.
-    pub(crate) fn join(mut self, limit: Duration) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_timeout(limit);
-        }
-    }
-
-    pub(crate) fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("a runtime until its end")
-    }
 
     /// End the pull: its tasks are dropped, and with them their connections and locks. A file that is being written is
     /// waited for, because the next pull would write the same one. A thread that waits for a name server or for another
     /// pull's lock gets its grace: it ends by itself, and nothing comes of it.
-    async fn end(self, events: &mut Events, watch: &Watch) {
-        let metrics = self.runtime().metrics();
-        let threads = tokio::task::spawn_blocking(move || self.join(SETTLE));
+    async fn end(mut self, threads: Threads, watch: &Watch) {
+        let metrics = threads.runtime().metrics();
+        let threads = tokio::task::spawn_blocking(move || threads.join(SETTLE));
         let settled = async {
             loop {
                 let alive = metrics.num_alive_tasks();
-                events.see_all(watch);
-                if alive == 0 && events.writing.is_empty() {
+                self.see_all(watch);
+                if alive == 0 && self.writing.is_empty() {
                     break;
                 }
                 tokio::time::sleep(POLL).await;
@@ -280,14 +267,6 @@ impl Threads {
         tokio::select! {
             _ = threads => {}
             () = settled => {}
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
         }
     }
 }

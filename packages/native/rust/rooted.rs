@@ -113,6 +113,24 @@ impl How {
         mode: None,
     };
 
+    /// What Node means by a flag; nothing by another word.
+    pub(crate) fn of(flag: &str) -> Option<Self> {
+        let how = Self::default();
+        Some(match flag {
+            "r" => Self { read: true, ..how },
+            "r+" => Self { read: true, write: true, ..how },
+            "w" => Self { write: true, create: true, truncate: true, ..how },
+            "w+" => Self { read: true, write: true, create: true, truncate: true, ..how },
+            "wx" => Self { write: true, create_new: true, ..how },
+            "wx+" => Self { read: true, write: true, create_new: true, ..how },
+            "a" => Self { append: true, create: true, ..how },
+            "a+" => Self { read: true, append: true, create: true, ..how },
+            "ax" => Self { append: true, create_new: true, ..how },
+            "ax+" => Self { read: true, append: true, create_new: true, ..how },
+            _ => return None,
+        })
+    }
+
     fn flags(self) -> OFlags {
         let access = match (self.read, self.write || self.append) {
             (true, true) => OFlags::RDWR,
@@ -518,35 +536,12 @@ impl Root {
         write_all(&mut file, data, cancelled)
     }
 
-    /// Write a whole file in the place of another, in one step: whoever looks sees all of the old one or all of the new
-    /// one, and what is interrupted, or fails, leaves the old one. Without a mode the new one has that of the old.
-    pub(crate) fn write_atomic(
-        &self,
-        path: &str,
-        data: &[u8],
-        mode: Option<u32>,
-        cancelled: Cancelled<'_>,
-    ) -> Result<()> {
+    /// Begin a file in the place of another. Without a mode it gets that of the other.
+    pub(crate) fn replace(&self, path: &str, mode: Option<u32>) -> Result<Replacement> {
         let place = self.find(path, true)?;
-        let old = place.stat_file()?;
-        match old.as_ref().map(kind_of) {
-            None | Some(FileType::RegularFile) => {}
-            Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            Some(_) => return Err(WAITS),
-        }
-        let mut staged = Staged::make(&place.folder, mode.unwrap_or(0o666))?;
-        write_all(&mut staged.file, data, cancelled)?;
-        if let (Some(old), None) = (&old, mode) {
-            place.keep_attributes(old, &staged.file)?;
-        }
-        staged.file.sync_all()?;
-        check(cancelled)?;
-        staged.publish(&place.name)?;
-        // It is in its place by now; that its name is on the disk too is as good as the disk.
-        if let Ok(Some(folder)) = enter(&place.folder, b".") {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        place.stat_replaced()?;
+        let staged = Staged::make(&place.folder, mode.unwrap_or(0o666))?;
+        Ok(Replacement { place, mode, staged })
     }
 
     /// Copy the content and the mode of a file over another, or to where there is none.
@@ -666,6 +661,16 @@ impl Root {
 }
 
 impl Place {
+    /// What is there, if it may be replaced by a file.
+    fn stat_replaced(&self) -> Result<Option<Stat>> {
+        let old = self.stat_file()?;
+        match old.as_ref().map(kind_of) {
+            None | Some(FileType::RegularFile) => Ok(old),
+            Some(FileType::Directory) => Err(Errno::ISDIR.into()),
+            Some(_) => Err(WAITS),
+        }
+    }
+
     /// Give a file what another has that it takes the place of: its owner as far as that may be, its permissions, and what
     /// a guest is told of it.
     fn keep_attributes(&self, old: &Stat, file: &File) -> Result<()> {
@@ -732,6 +737,37 @@ fn write_all(file: &mut File, data: &[u8], cancelled: Cancelled<'_>) -> Result<(
         file.write_all(piece)?;
     }
     Ok(())
+}
+
+/// A whole file that takes the place of another in one step: whoever looks sees all of the old one or all of the new one.
+/// Dropped before that, it leaves the old one.
+pub(crate) struct Replacement {
+    place: Place,
+    mode: Option<u32>,
+    staged: Staged,
+}
+
+impl Replacement {
+    /// Write more of it.
+    pub(crate) fn write(&mut self, data: &[u8], cancelled: Cancelled<'_>) -> Result<()> {
+        write_all(&mut self.staged.file, data, cancelled)
+    }
+
+    /// Put it in its place. It is on the disk by then.
+    pub(crate) fn publish(self, cancelled: Cancelled<'_>) -> Result<()> {
+        let Self { place, mode, staged } = self;
+        if let (Some(old), None) = (place.stat_replaced()?, mode) {
+            place.keep_attributes(&old, &staged.file)?;
+        }
+        staged.file.sync_all()?;
+        check(cancelled)?;
+        staged.publish(&place.name)?;
+        // It is in its place by now; that its name is on the disk too is as good as the disk.
+        if let Ok(Some(folder)) = enter(&place.folder, b".") {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
 }
 
 /// A file that nobody sees under a name of theirs. It is gone when it is dropped before it is published.
@@ -888,6 +924,12 @@ mod tests {
             self.root.write(path, data.as_bytes(), how, NEVER)
         }
 
+        fn write_atomic(&self, path: &str, data: &[u8], mode: Option<u32>, cancelled: Cancelled<'_>) -> Result<()> {
+            let mut new = self.root.replace(path, mode)?;
+            new.write(data, cancelled)?;
+            new.publish(cancelled)
+        }
+
         fn read(&self, path: &str) -> Result<String> {
             self.root.read(path, 1 << 20, NEVER).map(|data| String::from_utf8(data).expect("text"))
         }
@@ -987,7 +1029,7 @@ mod tests {
                 let _ = there.write("way/new", "x");
                 if round % 100 == 0 {
                     // It waits for the disk.
-                    let _ = there.root.write_atomic("way/atomic", b"x", None, NEVER);
+                    let _ = there.write_atomic("way/atomic", b"x", None, NEVER);
                 }
                 let _ = there.root.set("way/new", Changes { mode: Some(0o600), ..Changes::default() });
                 let _ = there.root.remove("way/new", true, true, NEVER);
@@ -1006,7 +1048,7 @@ mod tests {
         for name in ["fifo", "socket"] {
             assert_eq!(there.read(name), Err(WAITS), "{name}");
             assert_eq!(there.write(name, "x"), Err(WAITS), "{name}");
-            assert_eq!(there.root.write_atomic(name, b"x", None, NEVER), Err(WAITS), "{name}");
+            assert_eq!(there.write_atomic(name, b"x", None, NEVER), Err(WAITS), "{name}");
             assert_eq!(there.root.copy_file(name, "copy", NEVER), Err(WAITS), "{name}");
             assert_eq!(there.root.copy_file("file", name, NEVER), Err(WAITS), "{name}");
             assert_eq!(there.root.set(name, Changes { size: Some(0), ..Changes::default() }), Err(WAITS), "{name}");
@@ -1021,12 +1063,12 @@ mod tests {
     #[test]
     fn a_file_is_replaced_in_one_step_or_not_at_all() {
         let there = Beside::new();
-        there.root.write_atomic("file", b"first", Some(0o640), NEVER).expect("write");
+        there.write_atomic("file", b"first", Some(0o640), NEVER).expect("write");
         assert_eq!(fs::metadata(there.at("file")).expect("stat").mode() & 0o7777, 0o640);
         xattr::set(there.at("file"), OVERRIDE, b"what a guest is told").expect("xattr");
         fs::set_permissions(there.at("file"), fs::Permissions::from_mode(0o4751)).expect("chmod");
         let before = fs::metadata(there.at("file")).expect("stat").ino();
-        there.root.write_atomic("file", b"second", None, NEVER).expect("write");
+        there.write_atomic("file", b"second", None, NEVER).expect("write");
         let after = fs::metadata(there.at("file")).expect("stat");
         assert_ne!(after.ino(), before);
         assert_eq!(after.mode() & 0o7777, 0o751);
@@ -1034,20 +1076,20 @@ mod tests {
         assert_eq!(kept.as_deref(), Some(&b"what a guest is told"[..]));
         // A link stays one, and what it leads to is replaced.
         symlink("file", there.at("link")).expect("symlink");
-        there.root.write_atomic("link", b"third", None, NEVER).expect("write");
+        there.write_atomic("link", b"third", None, NEVER).expect("write");
         assert!(fs::symlink_metadata(there.at("link")).expect("stat").is_symlink());
         assert_eq!(there.read("file").expect("read"), "third");
         // Cancelled after its first piece, it leaves what there was, and nothing beside it.
         let asked = AtomicBool::new(false);
         let second = || asked.swap(true, Ordering::Relaxed);
         let large = vec![1; 2 * PIECE];
-        assert_eq!(errno(there.root.write_atomic("file", &large, None, &second)), Some(Errno::CANCELED));
+        assert_eq!(errno(there.write_atomic("file", &large, None, &second)), Some(Errno::CANCELED));
         asked.store(false, Ordering::Relaxed);
-        assert_eq!(errno(there.root.write_atomic("new", &large, None, &second)), Some(Errno::CANCELED));
+        assert_eq!(errno(there.write_atomic("new", &large, None, &second)), Some(Errno::CANCELED));
         assert_eq!(there.read("file").expect("read"), "third");
         there.root.make_directory("directory", false, None).expect("mkdir");
         for path in ["directory", "directory/", "new/", "/"] {
-            assert_eq!(errno(there.root.write_atomic(path, b"x", None, NEVER)), Some(Errno::ISDIR), "{path}");
+            assert_eq!(errno(there.write_atomic(path, b"x", None, NEVER)), Some(Errno::ISDIR), "{path}");
         }
         assert_eq!(there.listed("/"), ["directory", "file", "link"]);
     }

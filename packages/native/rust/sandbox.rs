@@ -1,6 +1,8 @@
 //! A sandbox: boot, stop, remove, and the promise that a boot which fails leaves nothing.
 
+use std::fs::File;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use microsandbox::backend::{Backend as EngineBackend, with_backend};
 use microsandbox::sandbox::{PullPolicy, Sandbox as EngineSandbox, SandboxConfig, SandboxHandle, SandboxStatus};
 use microsandbox::setup::{resolve_runtime, resolve_runtime_version};
-use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox::{LocalBackend, MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use napi_derive::napi;
 
@@ -25,7 +27,9 @@ use crate::owner::{Labels, own};
 use crate::pause::{current, current_for_control};
 use crate::progress::{Progress, Watch};
 use crate::pull::{Pull, PullRequest};
+use crate::rooted::Root;
 use crate::slot::{InEngine, Slot};
+use crate::tree_host::blocking;
 
 /// The shell of a sandbox that names none, as the engine has it.
 const DEFAULT_SHELL: &str = "/bin/sh";
@@ -390,6 +394,9 @@ pub(crate) async fn create(
         async { build(options, &attempt.id)?.labels(value.engine().session.owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
+    if config.replace_existing {
+        cancel.guard(flatten_replaced(&value, &options.name, config.replace_with_timeout)).await?;
+    }
     let boot = async {
         if options.on_close == Ending::Detach {
             EngineSandbox::create_detached(config).await
@@ -483,19 +490,7 @@ async fn own_stopped<'a>(
     owner: impl FnOnce(&Labels) -> Option<&'a Labels>,
 ) -> Result<(), Failure> {
     let Some(local) = value.backend.as_local() else { return Ok(()) };
-    let run = local.config().run_dir();
-    let locked = async {
-        loop {
-            match try_acquire_transition_guard(&run, handle.name())? {
-                Some(lock) => return Ok::<_, Failure>(lock),
-                None => tokio::time::sleep(POLL).await,
-            }
-        }
-    };
-    let Ok(lock) = tokio::time::timeout(SETTLE, locked).await else {
-        return Err(Failure::sandbox_busy(handle.name(), SETTLE));
-    };
-    let _lock = lock?;
+    let _lock = within(handle.name(), hold_name(local, handle.name())).await?;
     let now = value.lookup(handle.name()).await?;
     if now.id() != handle.id() || !can_start(now.status_snapshot()) {
         return Ok(());
@@ -504,6 +499,17 @@ async fn own_stopped<'a>(
     match owner(&labels) {
         Some(owner) => Ok(own(&now, owner).await?),
         None => Ok(()),
+    }
+}
+
+/// The lock under which a sandbox of a name is made, started and removed.
+async fn hold_name(local: &LocalBackend, name: &str) -> MicrosandboxResult<File> {
+    let run = local.config().run_dir();
+    loop {
+        match try_acquire_transition_guard(&run, name)? {
+            Some(lock) => return Ok(lock),
+            None => tokio::time::sleep(POLL).await,
+        }
     }
 }
 
@@ -721,20 +727,94 @@ pub(crate) async fn kill(force: impl Future<Output = MicrosandboxResult<()>>) ->
     }
 }
 
-/// Remove a sandbox that has stopped. The runtime lets go of it a moment after its VM is seen to be gone.
-async fn remove(sandbox: &EngineSandbox) -> Result<(), Failure> {
-    let removed = async {
-        loop {
-            match sandbox.remove_persisted().await {
-                Err(MicrosandboxError::SandboxStillRunning(_)) => tokio::time::sleep(POLL).await,
-                other => return other,
-            }
-        }
-    };
-    match tokio::time::timeout(SETTLE, removed).await {
-        Ok(removed) => removed.map_err(Failure::from),
-        Err(_) => Err(Failure::sandbox_busy(sandbox.name(), SETTLE)),
+/// Where the engine keeps the directories of a sandbox's own that its guest writes to (`lib/runtime/owned_volumes.rs`).
+const OWNED: &str = "owned-volumes";
+
+/// Leave no directory in a sandbox so deep below others that the engine's removal would not come to its end: that calls
+/// itself for each, with an open file, and ends the process when its stack is full. It blocks. What cannot be done here,
+/// the removal tells.
+pub(crate) fn flatten(sandbox: &Path) {
+    if let Ok(root) = Root::open(&sandbox.join(OWNED)) {
+        let _ = root.flatten(&|| false);
     }
+}
+
+/// The same for a sandbox by its name that is about to be removed. One that runs is refused, as the removal would.
+pub(crate) async fn flatten_stopped(backend: &Arc<dyn EngineBackend>, name: &str) -> MicrosandboxResult<()> {
+    let Some(local) = backend.as_local() else { return Ok(()) };
+    // A name with a separator is refused by the engine; it must not reach a path of ours.
+    microsandbox::sandbox::validate_sandbox_name(name)?;
+    let directory = local.sandboxes_dir().join(name);
+    if !directory.join(OWNED).exists() {
+        return Ok(());
+    }
+    // Without the lock first: a look settles what a VM that has gone has left, and takes it for that.
+    refuse_running(backend, name).await?;
+    let lock = hold_name(local, name).await?;
+    refuse_running(backend, name).await?;
+    // With the lock: dropped, it goes on, and nobody starts what it is at.
+    blocking(move || {
+        flatten(&directory);
+        drop(lock);
+    })
+    .await;
+    Ok(())
+}
+
+async fn refuse_running(backend: &Arc<dyn EngineBackend>, name: &str) -> MicrosandboxResult<()> {
+    let status = match backend.sandboxes().get(backend.clone(), name).await {
+        Ok(now) => now.status_snapshot(),
+        Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if can_start(status) {
+        return Ok(());
+    }
+    Err(MicrosandboxError::SandboxStillRunning(format!("cannot remove sandbox {name:?}: status is {status:?}")))
+}
+
+/// The engine removes what a create replaces: what has directories of its own is stopped before that, as it would be, and
+/// made ready.
+async fn flatten_replaced(value: &BackendValue, name: &str, grace: Duration) -> Result<(), Failure> {
+    match flatten_stopped(&value.backend, name).await {
+        Err(MicrosandboxError::SandboxStillRunning(_)) => {}
+        done => return Ok(done?),
+    }
+    let handle = match value.backend.sandboxes().get(value.backend.clone(), name).await {
+        Err(MicrosandboxError::SandboxNotFound(_)) => return Ok(()),
+        found => found?,
+    };
+    let options = StopOptions { grace_ms: grace.as_secs_f64() * 1000.0, then_kill: true };
+    stop(&options, |grace| handle.stop_with_timeout(grace), || handle.kill()).await?;
+    within(name, settled(|| flatten_stopped(&value.backend, name))).await
+}
+
+/// The runtime lets go of a sandbox a moment after its VM is seen to be gone.
+async fn settled<F>(remove: impl Fn() -> F) -> MicrosandboxResult<()>
+where
+    F: Future<Output = MicrosandboxResult<()>>,
+{
+    loop {
+        match remove().await {
+            Err(MicrosandboxError::SandboxStillRunning(_)) => tokio::time::sleep(POLL).await,
+            other => return other,
+        }
+    }
+}
+
+/// Remove a sandbox that has stopped.
+async fn remove(sandbox: &EngineSandbox) -> Result<(), Failure> {
+    let once = || async {
+        flatten_stopped(sandbox.backend(), sandbox.name()).await?;
+        sandbox.remove_persisted().await
+    };
+    within(sandbox.name(), settled(once)).await
+}
+
+/// The same by a handle, once.
+pub(crate) async fn remove_stopped(backend: &Arc<dyn EngineBackend>, handle: &SandboxHandle) -> MicrosandboxResult<()> {
+    flatten_stopped(backend, handle.name()).await?;
+    handle.remove().await
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 
 use microsandbox::MicrosandboxResult;
-use tokio::runtime::{Builder, Runtime};
 
 use crate::cancel::Cancel;
-use crate::failure::Failure;
 use crate::outcome::Stop;
 use crate::sandbox::{POLL, SETTLE};
+use crate::threads::Threads;
+use crate::tree_host::blocking;
 
 /// Run `work` to its end, or until it is cancelled and at rest.
 ///
@@ -24,7 +24,7 @@ pub(crate) async fn settling<T>(
     committing: impl Fn(usize) -> bool,
     work: impl Future<Output = MicrosandboxResult<T>>,
 ) -> Result<T, Stop> {
-    let threads = Threads::new()?;
+    let threads = Threads::new("msb-settle", 1)?;
     let handle = threads.runtime().handle().clone();
     // Dropped after the threads have ended.
     let mut work = pin!(work);
@@ -41,40 +41,8 @@ pub(crate) async fn settling<T>(
             return ended.map_err(Stop::from);
         }
     }
-    threads.end().await;
+    blocking(move || threads.join(SETTLE)).await;
     Err(stop)
-}
-
-/// The runtime of one work. Dropped while the process ends, it waits for nothing: a runtime must not, where others run.
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    fn new() -> Result<Self, Failure> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("msb-settle").enable_all().build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("a runtime until its end")
-    }
-
-    /// Wait for the threads. One that does not end is left behind.
-    async fn end(mut self) {
-        let ended = tokio::task::spawn_blocking(move || {
-            if let Some(runtime) = self.0.take() {
-                runtime.shutdown_timeout(SETTLE);
-            }
-        });
-        let _ = ended.await;
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 #[cfg(test)]

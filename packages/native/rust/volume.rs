@@ -11,6 +11,7 @@ use microsandbox::sandbox::{SandboxListBuilder, SandboxStatus, VolumeMount};
 use microsandbox::volume::{VolumeConfig, VolumeHandle, VolumeKind};
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
+use parking_lot::Mutex;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
@@ -20,7 +21,7 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::files::{FileAttributes, FileEntry, FileInfo, FileNode, OpenOptions, whole};
 use crate::outcome::{Outcome, Stop};
-use crate::rooted::{self, Changes, How, Refused, Root};
+use crate::rooted::{self, Changes, Refused, Replacement, Root};
 use crate::sandbox::{SETTLE, milliseconds_of};
 use crate::slot::{InEngine, Slot};
 use crate::tree_host::blocking;
@@ -304,25 +305,6 @@ fn changes(attributes: &FileAttributes) -> Changes {
     }
 }
 
-fn how(options: &OpenOptions) -> Result<How, Failure> {
-    let how = How { mode: options.mode, no_follow: options.no_follow, ..How::default() };
-    Ok(match options.flag.as_str() {
-        "r" => How { read: true, ..how },
-        "r+" => How { read: true, write: true, ..how },
-        "w" => How { write: true, create: true, truncate: true, ..how },
-        "w+" => How { read: true, write: true, create: true, truncate: true, ..how },
-        "wx" => How { write: true, create_new: true, ..how },
-        "wx+" => How { read: true, write: true, create_new: true, ..how },
-        "a" => How { append: true, create: true, ..how },
-        "a+" => How { read: true, append: true, create: true, ..how },
-        "ax" => How { append: true, create_new: true, ..how },
-        "ax+" => How { read: true, append: true, create_new: true, ..how },
-        flag => {
-            return Err(Failure::InvalidConfig { message: format!("open flag {flag:?}"), field: Some("flag".into()) });
-        }
-    })
-}
-
 /// An open volume: the methods of a sandbox for its files, and those that a guest needs a program for.
 #[napi]
 pub struct Volume {
@@ -500,27 +482,26 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
-            let (data, how) = (Bytes::from_owner(data), how(&options)?);
+            let (data, how) = (Bytes::from_owner(data), options.how()?);
             value.work(path, cancel, move |root, path, cancelled| root.write(path, &data, how, cancelled)).await
         };
         Ok(self.slot.run(token, run).await)
     }
 
-    /// Write a whole file in one step, in the place of the one that is there. When it is cancelled, that one stays.
-    #[napi(ts_return_type = "Promise<Outcome<void>>")]
-    pub async fn file_write_atomic(
+    /// Begin a file that takes the place of the one that is there in one step.
+    #[napi(ts_return_type = "Promise<Outcome<VolumeReplacement>>")]
+    pub async fn file_replace(
         &self,
         path: String,
-        data: Buffer,
         mode: Option<u32>,
         token: &CancelToken,
-    ) -> napi::Result<Outcome<()>> {
+    ) -> napi::Result<Outcome<VolumeReplacement>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
-            let data = Bytes::from_owner(data);
-            let write = move |root: &Root, path: &str, cancelled: rooted::Cancelled<'_>| {
-                root.write_atomic(path, &data, mode, cancelled)
-            };
-            value.work(path, cancel, write).await
+            let begin = move |root: &Root, path: &str, _: rooted::Cancelled<'_>| root.replace(path, mode);
+            let new = value.work(path.clone(), cancel, begin).await?;
+            let live = value.live.engine().count(Kind::File);
+            let new = VolumeReplacementValue { new: Mutex::new(Some(new)), path, live };
+            Ok(VolumeReplacement { slot: Slot::new("file", new) })
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -534,7 +515,7 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<VolumeFile>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
-            let how = how(&options)?;
+            let how = options.how()?;
             let open = move |root: &Root, path: &str, _: rooted::Cancelled<'_>| root.open_file(path, how);
             let (file, _) = value.work(path.clone(), cancel, open).await?;
             let live = value.live.engine().count(Kind::File);
@@ -637,5 +618,77 @@ impl VolumeFile {
     pub async fn close(&self) -> napi::Result<Outcome<()>> {
         drop(self.slot.take());
         Ok(Ok(()).into())
+    }
+}
+
+struct VolumeReplacementValue {
+    /// None when it is in its place, or was given up.
+    new: Mutex<Option<Replacement>>,
+    path: String,
+    live: Live,
+}
+
+impl InEngine for VolumeReplacementValue {
+    fn engine(&self) -> &Arc<EngineState> {
+        self.live.engine()
+    }
+}
+
+impl VolumeReplacementValue {
+    /// Do something with it, on a thread that may block. It has ended when this answers, cancelled or not.
+    async fn work(
+        self: Arc<Self>,
+        cancel: Cancel,
+        work: impl FnOnce(&mut Option<Replacement>, rooted::Cancelled<'_>) -> Result<(), Refused> + Send + 'static,
+    ) -> Result<(), Stop> {
+        cancel.guard(async { Ok::<_, Failure>(()) }).await?;
+        let value = self.clone();
+        let done = blocking(move || work(&mut value.new.lock(), &|| cancel.is_requested())).await;
+        done.map_err(|refused| stop(&self.path, refused))
+    }
+}
+
+/// A file that is written before it takes the place of another.
+#[napi]
+pub struct VolumeReplacement {
+    slot: Slot<VolumeReplacementValue>,
+}
+
+#[napi]
+impl VolumeReplacement {
+    /// Write more of it.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn write(&self, data: Buffer, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        let run = |value: Arc<VolumeReplacementValue>, cancel: Cancel| async move {
+            let data = Bytes::from_owner(data);
+            let write = move |new: &mut Option<Replacement>, cancelled: rooted::Cancelled<'_>| match new {
+                Some(new) => new.write(&data, cancelled),
+                None => Err(Errno::BADF.into()),
+            };
+            value.work(cancel, write).await
+        };
+        Ok(self.slot.run(token, run).await)
+    }
+
+    /// Put it in its place, all of it on the disk. When this fails or is cancelled, the old one stays.
+    #[napi(ts_return_type = "Promise<Outcome<void>>")]
+    pub async fn publish(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
+        let run = |value: Arc<VolumeReplacementValue>, cancel: Cancel| async move {
+            let publish = |new: &mut Option<Replacement>, cancelled: rooted::Cancelled<'_>| match new.take() {
+                Some(new) => new.publish(cancelled),
+                None => Err(Errno::BADF.into()),
+            };
+            value.work(cancel, publish).await
+        };
+        Ok(self.slot.run(token, run).await)
+    }
+
+    /// Give the handle back. What is not in its place is gone when this answers.
+    #[napi]
+    pub async fn close(&self) -> napi::Result<()> {
+        let Some(value) = self.slot.take() else { return Ok(()) };
+        let engine = value.live.engine().clone();
+        engine.finish(blocking(move || drop(value.new.lock().take()))).await;
+        Ok(())
     }
 }

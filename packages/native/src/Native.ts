@@ -92,7 +92,8 @@ export type {
   Volume,
   VolumeFile,
   VolumeInfo,
-  VolumeOptions
+  VolumeOptions,
+  VolumeReplacement
 } from "./internal/binding.ts"
 
 /**

@@ -154,7 +154,7 @@ export const makeRun = ({ attributes, native, subject, workdir }: Omit<Source<Op
       Effect.mapError(toPlatformError("FileSystem", method, path))
     )
 
-  const span = (method: string) => <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>) =>
+  const span = (method: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.withSpan(effect, `FileSystem.${method}`, { attributes })
 
   /** One operation that is one crossing. */

@@ -1,5 +1,6 @@
 /** What was found out about a machine: one thing, as data. Here, since the error carries it too. */
 import * as Schema from "effect/Schema"
+import { optionalSize } from "./size.ts"
 
 export const Status = Schema.Literals(["ok", "warning", "failed", "skipped"])
 export type Status = typeof Status.Type
@@ -12,9 +13,6 @@ const finding = <const Check extends string, Fields extends Schema.Struct.Fields
     fix: Schema.optionalKey(Schema.String),
     ...fields
   })
-
-/** In a union of one, since the JSON codec of a bare `ByteSize` (effect 4.1.0) forgets that its key is optional. */
-const Bytes = Schema.Union([Schema.ByteSize])
 
 const text = Schema.optionalKey(Schema.String)
 
@@ -30,7 +28,7 @@ export const Finding = Schema.Union([
   finding("path-length", { path: text, limit: Schema.optionalKey(Schema.Int) }),
   finding("home", { path: text }),
   finding("xattrs", { path: text }),
-  finding("disk-space", { path: text, available: Schema.optionalKey(Bytes) }),
+  finding("disk-space", { path: text, available: optionalSize }),
   finding("boot", { duration: Schema.optionalKey(Schema.Duration) })
 ])
 export type Finding = typeof Finding.Type

@@ -5,6 +5,7 @@ import * as DateTime from "effect/DateTime"
 import * as Schema from "effect/Schema"
 import type { Options } from "../Snapshot.ts"
 import { defined, Labels, Text } from "./inputs.ts"
+import { optionalSize } from "./size.ts"
 
 export const GuestFlush = Schema.Literals(["auto", "required", "skip"])
 
@@ -88,7 +89,7 @@ const shared = {
   image: Schema.String,
   format: Schema.optionalKey(Format),
   filesystem: Schema.optionalKey(Schema.String),
-  size: Schema.optionalKey(Schema.ByteSize),
+  size: optionalSize,
   checkpoint: Schema.optionalKey(Schema.String),
   createdAt: Schema.DateTimeUtc,
   head: Schema.optionalKey(Head)

@@ -4,7 +4,8 @@ import * as ByteSize from "effect/ByteSize"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { Backend } from "../Backend.ts"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { Volume } from "../Volume.ts"
@@ -12,6 +13,9 @@ import { mapFailure, type Subject, toError } from "./failure.ts"
 import { checkMode, makeFileSystemOf, makeRun, type Run, type Source, type Tools } from "./fileSystem.ts"
 import { fromMebibytes } from "./inputs.ts"
 import { makePath } from "./path.ts"
+import { toPlatformError } from "./platformError.ts"
+import { optionalSize } from "./size.ts"
+import type { Data } from "./writeAtomic.ts"
 
 export const TypeId = "~@effect-microsandbox/core/Volume"
 export type TypeId = typeof TypeId
@@ -23,9 +27,9 @@ export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Volume/I
   /** Its directory on this host; that of a disk holds the image. */
   path: Schema.String,
   /** How much guests may write to a directory. Absent: no limit. */
-  quota: Schema.optionalKey(Schema.ByteSize),
+  quota: optionalSize,
   /** The size of a disk, as a guest sees it. */
-  capacity: Schema.optionalKey(Schema.ByteSize),
+  capacity: optionalSize,
   /** As the catalogue has it: the local backend of the engine, 0.7.2, never writes it there, and it is 0. */
   used: Schema.ByteSize,
   /** The image of a disk on this host. */
@@ -61,6 +65,44 @@ const makeTools = (handle: Native.Volume, { absolute, call }: Run): Tools<Native
     )
 })
 
+const encoder = new TextEncoder()
+
+const toStream = <E, R>(data: Data<E, R>): Stream.Stream<Uint8Array, E, R> =>
+  typeof data === "string"
+    ? Stream.make(encoder.encode(data))
+    : data instanceof Uint8Array
+    ? Stream.make(data)
+    : data
+
+/** In one step, by this host's kernel: what is written is nowhere to be seen before. */
+const makeWriteAtomic = (source: Source<Native.VolumeFile>, handle: Native.Volume): Volume["writeAtomic"] => {
+  const { absolute, call, check, span } = makeRun(source)
+  const begin = (at: string, mode: number | undefined) =>
+    source.native.acquire(
+      (token) => handle.fileReplace(absolute(at), mode, token),
+      (file) => Effect.promise(() => file.close())
+    ).pipe(
+      mapFailure(source.subject("FileSystem.writeAtomic")),
+      Effect.mapError(toPlatformError("FileSystem", "writeAtomic", at))
+    )
+  const write = <E, R>(at: string, data: Data<E, R>, mode: number | undefined) =>
+    Effect.scopedWith((scope) =>
+      Effect.gen(function*() {
+        const file = yield* Effect.provideService(begin(at, mode), Scope.Scope, scope)
+        yield* Stream.runForEachArray(toStream(data), (pieces) =>
+          // A copy: it must not move while another thread reads it.
+          call("writeAtomic", at, (token) => file.write(Buffer.concat(pieces), token)))
+        yield* call("writeAtomic", at, (token) => file.publish(token))
+      })
+    )
+  return (at, data, options) =>
+    check("writeAtomic", at).pipe(
+      Effect.andThen(checkMode("writeAtomic", options?.mode)),
+      Effect.flatMap((mode) => write(at, data, mode)),
+      span("writeAtomic")
+    )
+}
+
 const makeVolume = (native: Native.Native["Service"], handle: Native.Volume): Volume => {
   const info = toInfo(handle.info)
   const path = makePath("/")
@@ -73,18 +115,13 @@ const makeVolume = (native: Native.Native["Service"], handle: Native.Volume): Vo
     subject: (operation) => ({ operation }),
     tools: (run) => makeTools(handle, run)
   }
-  const { one } = makeRun(source)
   return {
     [TypeId]: TypeId,
     name: info.name,
     info,
     fs: makeFileSystemOf(source, path),
     path,
-    writeAtomic: (at, data, options) =>
-      Effect.flatMap(checkMode("writeAtomic", options?.mode), (mode) =>
-        one("writeAtomic", at, (at, token) =>
-          // A copy: it must not move while another thread reads it.
-          handle.fileWriteAtomic(at, typeof data === "string" ? Buffer.from(data) : Buffer.from(data), mode, token)))
+    writeAtomic: makeWriteAtomic(source, handle)
   }
 }
 

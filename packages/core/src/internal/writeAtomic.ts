@@ -7,7 +7,8 @@ import type * as Path from "effect/Path"
 import type * as PlatformError from "effect/PlatformError"
 import * as Stream from "effect/Stream"
 
-type Data<E, R> = string | Uint8Array | Stream.Stream<Uint8Array, E, R>
+/** What a file is to hold. */
+export type Data<E, R> = string | Uint8Array | Stream.Stream<Uint8Array, E, R>
 
 /** The member of a sandbox, and of whatever else has files. */
 export type WriteAtomic = <E = never, R = never>(
