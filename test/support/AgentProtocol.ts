@@ -16,10 +16,14 @@ export interface Frame {
 /** A piece of a file or of a connection that goes without CBOR; `offset` is where it is in its flow. */
 export interface Bulk {
   readonly id: number
+  readonly kind: number
   readonly flow: number
   readonly offset: number
   readonly payload: Buffer
 }
+
+/** What a flow is of. */
+export const kinds = { file: 1, tcp: 2 } as const
 
 /** The two directions of a flow. */
 export const flows = { toGuest: 1, toHost: 2 } as const
@@ -86,11 +90,16 @@ const decode = (bytes: Buffer): Value => {
   return next()
 }
 
+/** After these nothing more comes of the same number. */
+const lastWords = new Set(
+  "exec.exited exec.failed error fs.response pong touched tcp.closed tcp.failed".split(" ").map((type) => `core.${type}`)
+)
+
 /** The flags that the protocol gives each message. */
 const flagsOf = (type: string): number =>
-  ["core.exec.exited", "core.exec.failed", "core.error", "core.fs.response", "core.pong", "core.touched"].includes(type)
+  lastWords.has(type)
     ? 1
-    : type.endsWith(".request")
+    : type.endsWith(".request") || type === "core.tcp.connect"
     ? 2
     : 0
 
@@ -105,13 +114,13 @@ export const frame = (id: number, type: string, payload: Value, version = 9): Bu
 
 const bulkFlag = 8
 
-/** A record of a file's flow. */
-export const bulk = ({ flow, id, offset, payload }: Bulk): Buffer => {
+/** A record of a flow. */
+export const bulk = ({ flow, id, kind, offset, payload }: Bulk): Buffer => {
   const header = Buffer.alloc(21)
   header.writeUInt32BE(17 + payload.length, 0)
   header.writeUInt32BE(id, 4)
   header[8] = bulkFlag
-  header[9] = 1
+  header[9] = kind
   header[10] = flow
   header.writeBigUInt64BE(BigInt(offset), 13)
   return Buffer.concat([header, payload])
@@ -130,6 +139,7 @@ export const makeReader = (
       if (rest[8] === bulkFlag) {
         receivedBulk({
           id: rest.readUInt32BE(4),
+          kind: rest[9]!,
           flow: rest[10]!,
           offset: Number(rest.readBigUInt64BE(13)),
           payload: rest.subarray(21, end)

@@ -1,6 +1,6 @@
 /**
  * The guest of a sandbox of the {@link ControlPlane}: its agent's protocol, generation 9, on a connection that somebody else
- * carries. It has no VM; its files are a directory of this host, and its programs are these:
+ * carries. It has no VM; its files are a directory of this host, its port 7 says what it is told, and its programs are these:
  *
  * `echo <text>` prints; `say <out> <err> <code>` prints to both outputs and exits with that code; `cat` prints its input;
  * `env` prints how it was started, as JSON; `pour <bytes>` prints that much of `poured` and honours SIGSTOP and SIGCONT;
@@ -9,7 +9,7 @@
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
 import { getSystemErrorMessage } from "node:util"
-import { bulk, flows, type Frame, frame, makeReader, type Value } from "./AgentProtocol.ts"
+import { bulk, flows, type Frame, frame, kinds, makeReader, type Value } from "./AgentProtocol.ts"
 import { chunkBytes, poured } from "./Poured.ts"
 
 /** How a program was started. */
@@ -40,6 +40,15 @@ type Handle = { readonly file: number; readonly append: boolean; readonly path: 
 interface Program {
   readonly input: (data: Uint8Array) => void
   readonly signal: (signal: number) => void
+}
+
+/** A connection that says what it is told, as far as its client lets it. */
+interface Echo {
+  taken: number
+  sent: number
+  limit: number
+  waiting: Buffer
+  finished: boolean
 }
 
 /** A write that goes on: where its next bytes go. */
@@ -86,6 +95,7 @@ export const connect = ({ pending, root, send, started }: Options) => {
   const programs = new Map<number, Program>()
   const handles = new Map<number, Handle>()
   const writes = new Map<number, Write>()
+  const echoes = new Map<number, Echo>()
   let [nextHandle, pid, isClosed] = [1, 100, false]
   const say = (id: number, type: string, payload: Value) => send(type, frame(id, type, payload))
   const respond = (id: number, data: Value = null) => say(id, "core.fs.response", { ok: true, error: null, data })
@@ -97,7 +107,7 @@ export const connect = ({ pending, root, send, started }: Options) => {
       return start(id, { cmd: program, args: rest, cwd, env, tty, user })
     }
     const print = (text: string | Uint8Array, output = "stdout") =>
-      say(id, `core.exec.${output}`, { data: Buffer.from(text as string) })
+      say(id, `core.exec.${output}`, { data: typeof text === "string" ? Buffer.from(text) : text })
     const exit = (code: number) => {
       if (programs.delete(id)) say(id, "core.exec.exited", { code })
     }
@@ -245,7 +255,7 @@ export const connect = ({ pending, root, send, started }: Options) => {
     const { file } = fileOf(handle)
     const end = Math.min(NodeFs.fstatSync(file).size, offset + (len ?? Number.MAX_SAFE_INTEGER))
     say(id, "core.bulk.accepted", {
-      kind: 1,
+      kind: kinds.file,
       flows: 2,
       format: 1,
       max_record_payload: Math.min(offer.max_record_payload, record),
@@ -256,10 +266,10 @@ export const connect = ({ pending, root, send, started }: Options) => {
     while (offset + sent < end) {
       const payload = Buffer.alloc(Math.min(record, end - offset - sent))
       NodeFs.readSync(file, payload, 0, payload.length, offset + sent)
-      send("bulk", bulk({ id, flow: flows.toHost, offset: sent, payload }))
+      send("bulk", bulk({ id, kind: kinds.file, flow: flows.toHost, offset: sent, payload }))
       sent += payload.length
     }
-    say(id, "core.bulk.finish", { kind: 1, flow: flows.toHost, final_offset: sent })
+    say(id, "core.bulk.finish", { kind: kinds.file, flow: flows.toHost, final_offset: sent })
     respond(id)
   }
 
@@ -268,7 +278,7 @@ export const connect = ({ pending, root, send, started }: Options) => {
     writes.set(id, { file, at: append ? null : offset, written: 0 })
     if (offer === null) return
     say(id, "core.bulk.accepted", {
-      kind: 1,
+      kind: kinds.file,
       flows: 1,
       format: 1,
       max_record_payload: offer.max_record_payload,
@@ -283,6 +293,39 @@ export const connect = ({ pending, root, send, started }: Options) => {
     NodeFs.writeSync(flow.file, data, 0, data.length, flow.at === null ? null : flow.at + flow.written)
     flow.written += data.length
     return flow
+  }
+
+  const echo = (id: number, port: number, offer: Fields | null) => {
+    if (port !== 7 || offer === null) {
+      return say(id, "core.tcp.failed", { error: "Connection refused (os error 111)" })
+    }
+    const limit = offer.guest_to_host_credit_limit
+    echoes.set(id, { taken: 0, sent: 0, limit, waiting: Buffer.alloc(0), finished: false })
+    say(id, "core.tcp.connected", {})
+    say(id, "core.bulk.accepted", {
+      kind: kinds.tcp,
+      flows: 3,
+      format: 1,
+      max_record_payload: Math.min(offer.max_record_payload, record),
+      host_to_guest_credit_limit: window,
+      guest_to_host_credit_limit: limit
+    })
+  }
+
+  const sayAgain = (id: number, echo: Echo) => {
+    while (echo.waiting.length > 0 && echo.sent < echo.limit) {
+      const payload = echo.waiting.subarray(0, Math.min(record, echo.limit - echo.sent))
+      send("bulk", bulk({ id, kind: kinds.tcp, flow: flows.toHost, offset: echo.sent, payload }))
+      echo.waiting = echo.waiting.subarray(payload.length)
+      echo.sent += payload.length
+    }
+    if (!echo.finished || echo.waiting.length > 0) return
+    say(id, "core.bulk.finish", { kind: kinds.tcp, flow: flows.toHost, final_offset: echo.sent })
+    endEcho(id)
+  }
+
+  const endEcho = (id: number) => {
+    if (echoes.delete(id)) say(id, "core.tcp.closed", {})
   }
 
   const ask = (id: number, { bulk: offer = null, op }: Fields) => {
@@ -315,22 +358,42 @@ export const connect = ({ pending, root, send, started }: Options) => {
         writes.delete(id)
         return respond(id)
       }
-      case "core.bulk.finish":
+      case "core.tcp.connect":
+        return echo(id, payload.port as number, (payload.bulk ?? null) as Fields | null)
+      case "core.bulk.credit": {
+        const connection = echoes.get(id)
+        if (connection === undefined) return
+        connection.limit = payload.credit_limit as number
+        return sayAgain(id, connection)
+      }
+      case "core.bulk.finish": {
+        const connection = echoes.get(id)
+        if (connection !== undefined) {
+          connection.finished = true
+          return sayAgain(id, connection)
+        }
         writes.delete(id)
         return respond(id)
+      }
       case "core.bulk.cancel":
-        writes.delete(id)
-        return refuse(id, "the host has cancelled it")
+        if (echoes.has(id)) return endEcho(id)
+        return writes.delete(id) ? refuse(id, "the host has cancelled it") : undefined
       case "core.ping":
         return say(id, "core.pong", {})
       case "core.touch":
         return say(id, "core.touched", { activity_seq: 1 })
     }
-  }, ({ id, payload }) => {
-    const flow = put(id, payload)
-    if (flow === undefined) return
-    const consumed_offset = flow.written
-    say(id, "core.bulk.credit", { kind: 1, flow: 1, consumed_offset, credit_limit: consumed_offset + window })
+  }, ({ id, kind, payload }) => {
+    const credit = (taken: number) =>
+      say(id, "core.bulk.credit", { kind, flow: flows.toGuest, consumed_offset: taken, credit_limit: taken + window })
+    const connection = echoes.get(id)
+    if (connection !== undefined) {
+      connection.waiting = Buffer.concat([connection.waiting, payload])
+      credit(connection.taken += payload.length)
+      return sayAgain(id, connection)
+    }
+    const write = put(id, payload)
+    if (write !== undefined) credit(write.written)
   })
 
   const range = Buffer.alloc(8)

@@ -2,15 +2,12 @@
 import type { Backend } from "@effect-microsandbox/core"
 import { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer, Logger, Redacted, References, type Scope, type Tracer } from "effect"
+import { Cause, type Duration, Effect, Exit, Layer, Logger, Redacted, References, type Scope, type Tracer } from "effect"
 import { inspect } from "node:util"
 import * as ControlPlane from "./ControlPlane.ts"
 import * as Spans from "./Spans.ts"
 
 type Services = Backend.Backend | ControlPlane.ControlPlane | NodeServices.NodeServices | Scope.Scope
-
-/** What takes longer hangs. */
-const patience = "30 seconds"
 
 /** Every word of a failure, also where it would not show it by itself. */
 const words = (exit: Exit.Exit<unknown, unknown>): string =>
@@ -21,10 +18,13 @@ const words = (exit: Exit.Exit<unknown, unknown>): string =>
 const wordsOf = ({ status }: Tracer.NativeSpan): string => status._tag === "Ended" ? words(status.exit) : ""
 
 /**
- * Runs an effect as the client of a new control plane. It must end; and then the key is in no failure, log or span, and no
+ * Runs an effect as the client of a new control plane. It must end, and what takes longer than `patience` hangs; and then the key is in no failure, log or span, and no
  * connection is left open.
  */
-export const run = <A, E>(effect: Effect.Effect<A, E, Services>): Effect.Effect<A, E> =>
+export const run = <A, E>(
+  effect: Effect.Effect<A, E, Services>,
+  patience: Duration.Input = "30 seconds"
+): Effect.Effect<A, E> =>
   Effect.gen(function*() {
     const plane = yield* ControlPlane.ControlPlane
     const logged: Array<string> = []
