@@ -4,9 +4,10 @@
  *
  * That the key is in no failure, log or span and that no connection is left open is checked for each of them by `run`.
  */
-import { Backend, MicrosandboxError, Sandbox, Snapshot, Volume } from "@effect-microsandbox/core"
+import { Backend, MicrosandboxError, Sandbox, Secret, Snapshot, Volume } from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, type PlatformError, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, type PlatformError, Redacted, type Scope, Stream } from "effect"
+import { inspect } from "node:util"
 import { type AgentFault, ControlPlane, type Fault } from "../support/ControlPlane.ts"
 import { run } from "../support/ControlPlaneClient.ts"
 
@@ -189,6 +190,48 @@ describe("a control plane whose answer", () => {
 
 /** Operations that read the body of the answer as JSON. */
 const unread = Object.keys(operations).filter((name) => !name.includes("file"))
+
+describe("the secrets of a sandbox", () => {
+  it.live("are in no failure, whatever the control plane says of the request", () =>
+    run(Effect.gen(function*() {
+      const { inject, requests } = yield* ControlPlane
+      const options = {
+        registry: { auth: { username: "me", password: Redacted.make("hunter2-of-the-registry") } },
+        secrets: [Secret.make({ env: "TOKEN", value: Redacted.make("t0ken-of-the-guest"), hosts: ["api.example.com"] })]
+      }
+      yield* inject("POST /v1/sandboxes", { _tag: "Answer", status: 500, echo: true })
+      const exit = yield* Effect.exit(Effect.scoped(Sandbox.make({ name: "secret", image: "alpine:3.22", ...options })))
+      check(exit, { _tag: "CloudHttp", status: 500 }, "make")
+      const sent = JSON.stringify(yield* requests)
+      const told = `${JSON.stringify(exit)} ${inspect(exit, { depth: 12 })}`
+      for (const secret of ["hunter2-of-the-registry", "t0ken-of-the-guest"]) {
+        assert.include(sent, secret)
+        assert.notInclude(told, secret)
+      }
+    })))
+})
+
+describe("a file on a volume of a control plane", () => {
+  it.live("whose answer is cut is a failure, and not half of the file", () =>
+    run(Effect.gen(function*() {
+      const { inject } = yield* ControlPlane
+      const { fs } = yield* prepare
+      for (const read of [fs.readFile("/file"), Stream.runCollect(fs.stream("/file"))]) {
+        yield* inject(`GET ${content}`, { _tag: "Cut", after: 3 })
+        const exit = yield* Effect.exit<unknown, Failure, never>(read)
+        assert.isDefined(reasonOf(exit))
+      }
+      assert.strictEqual(yield* fs.readFileString("/file"), "content")
+    })))
+
+  it.live("keeps its content when what was to take its place fails half way", () =>
+    run(Effect.gen(function*() {
+      const { fs } = yield* prepare
+      const fails = Stream.concat(Stream.make(new Uint8Array([1, 2])), Stream.fail(new Error("half way")))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Stream.run(fails, fs.sink("/file")))))
+      assert.strictEqual(yield* fs.readFileString("/file"), "content")
+    })))
+})
 
 describe("a sandbox that a control plane makes", () => {
   const lost: Readonly<Record<string, readonly [fault: Fault, expected: Expected]>> = {

@@ -30,7 +30,7 @@ export interface Request {
 
 /** What happens in place of the answer of a route. */
 export type Fault =
-  /** Another answer; `echo` puts the request's headers into its body, with the key. */
+  /** Another answer; `echo` puts the request into its body, with the key. */
   | { readonly _tag: "Answer"; readonly status: number; readonly body?: unknown; readonly echo?: boolean }
   /** The true answer, changed. */
   | { readonly _tag: "Change"; readonly change: (body: any) => unknown }
@@ -233,7 +233,7 @@ const makeServer = (directory: string, apiKey: string) => {
         return write(response, {
           status: fault.status,
           body: fault.echo
-            ? { error: { code: "debug", message: `could not serve ${JSON.stringify(request.headers)}` } }
+            ? { error: { code: "debug", message: `could not serve ${JSON.stringify(request.headers)} ${bytes}` } }
             : fault.body
         })
       case "Cut":
