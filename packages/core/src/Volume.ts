@@ -246,6 +246,19 @@ export const open = Effect.fn("Volume.open")(function*(
 })
 
 /**
+ * Opens the default volume of a cloud, which all of its sandboxes can share. It has no name: its `name` is empty. A backend on
+ * this machine has none, and the reason is `Unsupported`.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const openDefault: Effect.Effect<Volume, MicrosandboxError, Backend | Scope.Scope> = Effect.flatMap(
+  Backend,
+  (backend) => internal.open(backend, { operation: "Volume.openDefault" }, "")
+).pipe(Effect.withSpan("Volume.openDefault"))
+
+/**
  * Looks a volume up by name. Fails with `VolumeNotFound`.
  *
  * @stability unstable

@@ -188,7 +188,7 @@ const dns: SandboxOptions.Dns = { nameservers: [`127.0.0.1:${machine.nameserverP
 type Result = Effect.Effect<
   unknown,
   MicrosandboxError.MicrosandboxError | Rootfs.BusyboxMissing | PlatformError,
-  Backend.Backend | NodeServices.NodeServices | Scope.Scope
+  Backend.Backend | Backend.Local | NodeServices.NodeServices | Scope.Scope
 >
 
 const scenarios: Readonly<Record<string, Result>> = {
