@@ -2,7 +2,7 @@
  * The cloud backend, whose every request goes to a control plane on loopback (test/support/ControlPlane.ts): the engine's own
  * client code, its HTTP and its WebSocket.
  */
-import { Backend, type MicrosandboxError, Patch, Sandbox, Snapshot, Volume } from "@effect-microsandbox/core"
+import { Backend, Image, Metrics, type MicrosandboxError, Patch, Sandbox, Snapshot, Volume } from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
 import { ByteSize, Effect, Exit, Fiber, FileSystem, Option, Redacted, Result, Scope, Stream } from "effect"
 import * as crypto from "node:crypto"
@@ -507,11 +507,12 @@ describe("a snapshot on a control plane", () => {
 })
 
 describe("what a control plane cannot do", () => {
-  it.live("is refused by name, and asked of nobody", () =>
+  it.live("is refused by name, also to who says that it is on this machine, and changes nothing", () =>
     run(Effect.gen(function*() {
       const { asked } = yield* plane
       const sandbox = yield* make("refusing")
-      type Refused = Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Scope.Scope>
+      type Services = Backend.Backend | Backend.Local | Scope.Scope
+      type Refused = Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Services>
       const refused: Readonly<Record<string, Refused>> = {
         kill: sandbox.kill,
         drain: sandbox.drain,
@@ -528,6 +529,17 @@ describe("what a control plane cannot do", () => {
         modifyPlan: sandbox.modifyPlan({ cpus: 2 }),
         full: sandbox.snapshot("full", { full: true }),
         group: sandbox.snapshot("grouped", { group: "group" }),
+        "kill by name": Sandbox.kill("refusing"),
+        "drain by name": Sandbox.drain("refusing"),
+        "metrics by name": Sandbox.metrics("refusing"),
+        "logs by name": Sandbox.logs("refusing"),
+        "pause by name": Sandbox.pause("refusing"),
+        "resume by name": Sandbox.resume("refusing"),
+        "modify by name": Sandbox.modify("refusing", { cpus: 2 }),
+        "all metrics": Metrics.all,
+        "pull an image": Image.pull(image),
+        "list images": Image.list,
+        prune: Image.prune,
         verify: Snapshot.verify("base"),
         save: Snapshot.save("base", "/tmp/nowhere.tar"),
         load: Snapshot.load("/tmp/nowhere.tar"),
@@ -538,7 +550,8 @@ describe("what a control plane cannot do", () => {
         sweep: Sandbox.sweep
       }
       for (const [what, effect] of Object.entries(refused)) {
-        const { value: reason } = yield* asking(reasonOf(Effect.scoped(effect)))
+        const claimed = Effect.provideService(Effect.scoped(effect), Backend.Local, { home: "/nowhere" })
+        const { value: reason } = yield* asking(reasonOf(claimed))
         assert.strictEqual(reason._tag, "Unsupported", what)
         const changed = (yield* asked).filter((route) => !route.startsWith("GET "))
         assert.deepStrictEqual(changed, [], what)
