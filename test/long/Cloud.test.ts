@@ -47,7 +47,9 @@ describe("a control plane", () => {
       Effect.gen(function*() {
         const { inject, injectAgent } = yield* ControlPlane
         const sandbox = yield* make("silent")
-        for (const silence of [injectAgent("range", "Silence"), inject("GET /v1/sandboxes/:id/agent", { _tag: "Silence" })]) {
+        for (
+          const silence of [injectAgent("range", "Silence"), inject("GET /v1/sandboxes/:id/agent", { _tag: "Silence" })]
+        ) {
           yield* silence
           const error = yield* Effect.flip(sandbox.exec("echo"))
           assert.isTrue(MicrosandboxError.isMicrosandboxError(error))

@@ -2,7 +2,16 @@
  * The cloud backend, whose every request goes to a control plane on loopback (test/support/ControlPlane.ts): the engine's own
  * client code, its HTTP and its WebSocket.
  */
-import { Backend, Image, Metrics, type MicrosandboxError, Patch, Sandbox, Snapshot, Volume } from "@effect-microsandbox/core"
+import {
+  Backend,
+  Image,
+  Metrics,
+  type MicrosandboxError,
+  Patch,
+  Sandbox,
+  Snapshot,
+  Volume
+} from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
 import { ByteSize, Effect, Exit, Fiber, FileSystem, Option, Redacted, Result, Scope, Stream } from "effect"
 import * as crypto from "node:crypto"
@@ -108,40 +117,42 @@ describe("a sandbox on a control plane", () => {
     })))
 
   it.live("goes through its life, by its handle and by its name", () =>
-    run(Effect.gen(function*() {
-      const { names } = yield* plane
-      type Case = readonly [
-        name: string,
-        effect: Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Scope.Scope>,
-        route: string,
-        status: Sandbox.Status | "gone"
-      ]
-      const sandbox = yield* make("life", { onClose: "detach" })
-      const [byName, byId] = ["/v1/sandboxes/by-name/:name", "/v1/sandboxes/:id"]
-      const cases: ReadonlyArray<Case> = [
-        ["get", Sandbox.get("life"), `GET ${byName}`, "Running"],
-        ["connect", Sandbox.connect("life"), `GET ${byId}/agent`, "Running"],
-        ["stop by name", Sandbox.stop("life"), `POST ${byId}/stop`, "Stopped"],
-        ["stop again", sandbox.stop(), `GET ${byName}`, "Stopped"],
-        ["start", Sandbox.start("life", { onClose: "detach" }), `POST ${byId}/start`, "Running"],
-        ["restart", sandbox.restart(), `POST ${byId}/start`, "Running"],
-        ["info", sandbox.info, `GET ${byName}`, "Running"],
-        ["stop", sandbox.stop({ grace: "1 second", thenKill: false }), `POST ${byId}/stop`, "Stopped"],
-        ["wait", sandbox.wait, `GET ${byName}`, "Stopped"],
-        ["wait by name", Sandbox.wait("life"), `GET ${byName}`, "Stopped"],
-        ["restart by name", Sandbox.restart("life", { onClose: "detach" }), `POST ${byId}/start`, "Running"],
-        ["stop at last", Sandbox.stop("life"), `POST ${byId}/stop`, "Stopped"],
-        ["remove", Sandbox.remove("life"), `DELETE ${byName}`, "gone"]
-      ]
-      for (const [what, effect, route, status] of cases) {
-        const { asked } = yield* asking(effect)
-        assert.include(asked, route, what)
-        const now = yield* Effect.result(Sandbox.get("life"))
-        assert.strictEqual(Result.isSuccess(now) ? now.success.status : "gone", status, what)
-      }
-      assert.deepStrictEqual((yield* names).sandboxes, [])
-      assert.strictEqual((yield* reasonOf(sandbox.status))._tag, "SandboxNotFound")
-    }).pipe(Effect.scoped)))
+    run(
+      Effect.gen(function*() {
+        const { names } = yield* plane
+        type Case = readonly [
+          name: string,
+          effect: Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Scope.Scope>,
+          route: string,
+          status: Sandbox.Status | "gone"
+        ]
+        const sandbox = yield* make("life", { onClose: "detach" })
+        const [byName, byId] = ["/v1/sandboxes/by-name/:name", "/v1/sandboxes/:id"]
+        const cases: ReadonlyArray<Case> = [
+          ["get", Sandbox.get("life"), `GET ${byName}`, "Running"],
+          ["connect", Sandbox.connect("life"), `GET ${byId}/agent`, "Running"],
+          ["stop by name", Sandbox.stop("life"), `POST ${byId}/stop`, "Stopped"],
+          ["stop again", sandbox.stop(), `GET ${byName}`, "Stopped"],
+          ["start", Sandbox.start("life", { onClose: "detach" }), `POST ${byId}/start`, "Running"],
+          ["restart", sandbox.restart(), `POST ${byId}/start`, "Running"],
+          ["info", sandbox.info, `GET ${byName}`, "Running"],
+          ["stop", sandbox.stop({ grace: "1 second", thenKill: false }), `POST ${byId}/stop`, "Stopped"],
+          ["wait", sandbox.wait, `GET ${byName}`, "Stopped"],
+          ["wait by name", Sandbox.wait("life"), `GET ${byName}`, "Stopped"],
+          ["restart by name", Sandbox.restart("life", { onClose: "detach" }), `POST ${byId}/start`, "Running"],
+          ["stop at last", Sandbox.stop("life"), `POST ${byId}/stop`, "Stopped"],
+          ["remove", Sandbox.remove("life"), `DELETE ${byName}`, "gone"]
+        ]
+        for (const [what, effect, route, status] of cases) {
+          const { asked } = yield* asking(effect)
+          assert.include(asked, route, what)
+          const now = yield* Effect.result(Sandbox.get("life"))
+          assert.strictEqual(Result.isSuccess(now) ? now.success.status : "gone", status, what)
+        }
+        assert.deepStrictEqual((yield* names).sandboxes, [])
+        assert.strictEqual((yield* reasonOf(sandbox.status))._tag, "SandboxNotFound")
+      }).pipe(Effect.scoped)
+    ))
 
   it.live("is found among others, page by page and by its labels", () =>
     run(Effect.gen(function*() {
@@ -247,7 +258,7 @@ describe("a program on a control plane", () => {
     run(Effect.gen(function*() {
       const { programs, requests } = yield* plane
       const [a, b] = [yield* make("a"), yield* make("b")]
-      yield* Effect.all([a.exec("echo", ["to a"]), b.exec("echo", ["to b"])], { concurrency: 2 })
+      yield* Effect.forEach([a, b], ({ exec, name }) => exec("echo", [`to ${name}`]), { concurrency: 2 })
       assert.sameDeepMembers(
         (yield* programs).map(([name, { args }]) => [name, args[0]]),
         [["a", "to a"], ["b", "to b"]]
@@ -458,41 +469,43 @@ describe("a volume on a control plane", () => {
 
 describe("a snapshot on a control plane", () => {
   it.live("is kept, found, listed, restored and removed", () =>
-    run(Effect.gen(function*() {
-      const { names, requests } = yield* plane
-      const sandbox = yield* make("source")
-      const made = yield* sandbox.snapshot("base", { labels: { of: "test" }, recordIntegrity: true })
-      assert.deepInclude(made, { name: "base", scope: "disk", image, sandbox: "source", labels: { of: "test" } })
-      const body = (yield* requests).find(({ route }) => route === "POST /v1/snapshots")!.body
-      assert.deepStrictEqual(body, {
-        kind: "disk",
-        sandbox_id: sandbox.id,
-        name: "base",
-        labels: { of: "test" },
-        record_integrity: true
-      })
-      for (const name of ["second", "third"]) yield* Snapshot.create("source", name)
-      // The plane gives two at a time.
-      assert.sameMembers((yield* Snapshot.list).map(({ name }) => name), ["base", "second", "third"])
-      const found = yield* Snapshot.get("base")
-      assert.strictEqual(found.digest, made.digest)
-      const opened = yield* Snapshot.open("base")
-      assert.deepStrictEqual([opened.digest, opened.reference], [made.digest, made.reference])
-      yield* Effect.scoped(Effect.gen(function*() {
-        yield* Sandbox.restore(made.reference, { name: "restored", cpus: 2, memory: "1 GiB" })
-        const restored = (yield* requests).findLast(({ route }) => route === "POST /v1/sandboxes")!
-        assert.deepInclude(restored.body as object, {
-          source: "disk_snapshot",
-          name: "restored",
-          disk_snapshot_ref: { type: "managed", id: made.reference },
-          resources: { vcpus: 2, memory_mib: 1024 }
+    run(
+      Effect.gen(function*() {
+        const { names, requests } = yield* plane
+        const sandbox = yield* make("source")
+        const made = yield* sandbox.snapshot("base", { labels: { of: "test" }, recordIntegrity: true })
+        assert.deepInclude(made, { name: "base", scope: "disk", image, sandbox: "source", labels: { of: "test" } })
+        const body = (yield* requests).find(({ route }) => route === "POST /v1/snapshots")!.body
+        assert.deepStrictEqual(body, {
+          kind: "disk",
+          sandbox_id: sandbox.id,
+          name: "base",
+          labels: { of: "test" },
+          record_integrity: true
         })
-      }))
-      assert.deepStrictEqual((yield* names).sandboxes, ["source"])
-      for (const name of ["base", "second", "third"]) yield* Snapshot.remove(name)
-      assert.deepStrictEqual((yield* names).snapshots, [])
-      assert.strictEqual((yield* reasonOf(Snapshot.get("base")))._tag, "SnapshotNotFound")
-    }).pipe(Effect.scoped)))
+        for (const name of ["second", "third"]) yield* Snapshot.create("source", name)
+        // The plane gives two at a time.
+        assert.sameMembers((yield* Snapshot.list).map(({ name }) => name), ["base", "second", "third"])
+        const found = yield* Snapshot.get("base")
+        assert.strictEqual(found.digest, made.digest)
+        const opened = yield* Snapshot.open("base")
+        assert.deepStrictEqual([opened.digest, opened.reference], [made.digest, made.reference])
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* Sandbox.restore(made.reference, { name: "restored", cpus: 2, memory: "1 GiB" })
+          const restored = (yield* requests).findLast(({ route }) => route === "POST /v1/sandboxes")!
+          assert.deepInclude(restored.body as object, {
+            source: "disk_snapshot",
+            name: "restored",
+            disk_snapshot_ref: { type: "managed", id: made.reference },
+            resources: { vcpus: 2, memory_mib: 1024 }
+          })
+        }))
+        assert.deepStrictEqual((yield* names).sandboxes, ["source"])
+        for (const name of ["base", "second", "third"]) yield* Snapshot.remove(name)
+        assert.deepStrictEqual((yield* names).snapshots, [])
+        assert.strictEqual((yield* reasonOf(Snapshot.get("base")))._tag, "SnapshotNotFound")
+      }).pipe(Effect.scoped)
+    ))
 
   it.live("can lie on the default volume, and is found there by its path", () =>
     run(Effect.gen(function*() {

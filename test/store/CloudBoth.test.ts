@@ -1,8 +1,8 @@
 /** A local and a cloud backend in one program: nothing that is asked of the one reaches the other. */
-import { Backend, MicrosandboxError, Sandbox, Volume } from "@effect-microsandbox/core"
+import { Backend, Sandbox, Volume } from "@effect-microsandbox/core"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Random, Result, Stream } from "effect"
+import { Effect, Layer, Random, Result, Stream } from "effect"
 import { ControlPlane } from "../support/ControlPlane.ts"
 import { run } from "../support/ControlPlaneClient.ts"
 import * as FakeRelay from "../support/FakeRelay.ts"
@@ -95,7 +95,7 @@ describe("two fibers with two backends", () => {
       ]
       const [ofLocal, ofCloud] = yield* Effect.all(both, { concurrency: 2 })
       const after = yield* names
-      assert.sameMembers(after.volumes, [...ofCloud!.volumes.keys()])
+      assert.sameMembers([...after.volumes], [...ofCloud!.volumes.keys()])
       const kept = yield* Effect.provideContext(Volume.list, local)
       assert.sameMembers(kept.map(({ name }) => name), [...ofLocal!.volumes.keys()])
       for (const [name, content] of ofLocal!.volumes) {

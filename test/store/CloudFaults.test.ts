@@ -74,8 +74,7 @@ const operations: Readonly<Record<string, readonly [route: string, operation: (p
 }
 
 /** One that has stopped, and stays. */
-const made = (name: string) =>
-  Effect.ignore(Sandbox.make({ name, image: "alpine:3.22", onClose: "stop" }))
+const made = (name: string) => Effect.ignore(Sandbox.make({ name, image: "alpine:3.22", onClose: "stop" }))
 
 const errorBody = (code: string) => ({ error: { code, message: "the plane says no" } })
 

@@ -92,7 +92,9 @@ const decode = (bytes: Buffer): Value => {
 
 /** After these nothing more comes of the same number. */
 const lastWords = new Set(
-  "exec.exited exec.failed error fs.response pong touched tcp.closed tcp.failed".split(" ").map((type) => `core.${type}`)
+  "exec.exited exec.failed error fs.response pong touched tcp.closed tcp.failed".split(" ").map((type) =>
+    `core.${type}`
+  )
 )
 
 /** The flags that the protocol gives each message. */

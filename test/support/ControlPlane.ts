@@ -336,30 +336,32 @@ const makeServer = (directory: string, apiKey: string) => {
     })
   }
 
-  const refuse = (socket: Duplex, status: number, body: string) =>
-    socket.end(
-      `HTTP/1.1 ${status} ${http.STATUS_CODES[status]}\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`
+  const refuse = (socket: Duplex, status: number, body: string): void =>
+    void socket.end(
+      `HTTP/1.1 ${status} ${
+        http.STATUS_CODES[status]
+      }\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`
     )
 
-  server.on("upgrade", (request, socket, head) => {
+  const upgrade = (request: http.IncomingMessage, socket: Duplex, head: Buffer): void => {
     socket.on("error", () => {})
     const asked = note(request, Buffer.alloc(0))
     const fault = take(faults, asked.route)
     if (fault?._tag === "Silence") return
     if (fault?._tag === "Cut") return void socket.destroy()
     if (fault?._tag === "Answer") {
-      const body = fault.echo ? JSON.stringify(request.headers) : JSON.stringify(fault.body ?? "")
-      return refuse(socket, fault.status, body)
+      return refuse(socket, fault.status, JSON.stringify(fault.echo ? request.headers : fault.body ?? ""))
     }
     if (!isAuthorized(request)) return refuse(socket, 401, JSON.stringify(unauthorized.body))
     const sandbox = asked.route === agentRoute ? cloud.sandbox(asked.names[0]!) : undefined
     if (sandbox === undefined) return refuse(socket, 404, "")
     if (sandbox.document.status !== "running") return refuse(socket, 409, "")
-    const upgrade = () =>
+    const accept = () =>
       webSockets.handleUpgrade(request, socket, head, (webSocket) => talk(sandbox, webSocket, socket))
-    if (fault?._tag === "Delay") setTimeout(upgrade, fault.millis)
-    else upgrade()
-  })
+    if (fault?._tag === "Delay") setTimeout(accept, fault.millis)
+    else accept()
+  }
+  server.on("upgrade", upgrade)
 
   const named = (name: string) => {
     const sandbox = cloud.sandboxNamed(name)

@@ -111,7 +111,10 @@ export const connect = ({ pending, root, send, started }: Options) => {
     const exit = (code: number) => {
       if (programs.delete(id)) say(id, "core.exec.exited", { code })
     }
-    const simple: Program = { input: () => {}, signal: (signal) => signal === SIGSTOP || signal === SIGCONT || exit(-1) }
+    const simple: Program = {
+      input: () => {},
+      signal: (signal) => signal === SIGSTOP || signal === SIGCONT || exit(-1)
+    }
     const run = (program: Program, body = () => {}) => {
       programs.set(id, program)
       say(id, "core.exec.started", { pid: ++pid })

@@ -2,7 +2,18 @@
 import type { Backend } from "@effect-microsandbox/core"
 import { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
-import { Cause, type Duration, Effect, Exit, Layer, Logger, Redacted, References, type Scope, type Tracer } from "effect"
+import {
+  Cause,
+  type Duration,
+  Effect,
+  Exit,
+  Layer,
+  Logger,
+  Redacted,
+  References,
+  type Scope,
+  type Tracer
+} from "effect"
 import { inspect } from "node:util"
 import * as ControlPlane from "./ControlPlane.ts"
 import * as Spans from "./Spans.ts"

@@ -326,11 +326,12 @@ export const make = (directory: string, changed: (sandbox: Sandbox) => void) => 
     return ok({ ...rest, status: "succeeded", result: snapshot, completed_at: now() })
   }
 
-  const snapshotBy = (find: (name: string) => Json | undefined, run: (snapshot: Json) => Answer) =>
-  ({ names: [name = ""] }: Asked): Answer => {
-    const snapshot = find(name)
-    return snapshot === undefined ? missing("snapshot", name) : run(snapshot)
-  }
+  const snapshotBy =
+    (find: (name: string) => Json | undefined, run: (snapshot: Json) => Answer) =>
+    ({ names: [name = ""] }: Asked): Answer => {
+      const snapshot = find(name)
+      return snapshot === undefined ? missing("snapshot", name) : run(snapshot)
+    }
   const snapshotById = (id: string) => snapshots.get(id)
   const snapshotByName = (name: string) => [...snapshots.values()].find((snapshot) => snapshot.name === name)
   const removeSnapshot = ({ location }: Json): Answer => {
