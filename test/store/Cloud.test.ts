@@ -13,7 +13,7 @@ import {
   Volume
 } from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
-import { ByteSize, Effect, Exit, Fiber, FileSystem, Option, Redacted, Result, Scope, Stream } from "effect"
+import { ByteSize, Effect, Exit, Fiber, FileSystem, Option, Redacted, Result, type Scope, Stream } from "effect"
 import * as crypto from "node:crypto"
 import { ControlPlane } from "../support/ControlPlane.ts"
 import { run } from "../support/ControlPlaneClient.ts"
@@ -375,7 +375,7 @@ describe("the log of a sandbox on a control plane", () => {
       yield* kept("cut")
       const route = "GET /v1/sandboxes/:id/logs"
       // The connection ends as one does after 30 seconds; the next one begins with what is known.
-      yield* inject(route, { _tag: "Events", after: 3, then: "cut" })
+      yield* inject(route, { _tag: "Events", after: 3, how: "cut" })
       yield* inject(route, { _tag: "Again", events: 2 })
       const texts = Array.from({ length: 20 }, (_, index) => `line ${index}`)
       for (const text of texts.slice(0, 10)) yield* log("cut", text)

@@ -443,7 +443,7 @@ describe("the log of a control plane", () => {
       const { inject, log } = yield* ControlPlane
       yield* start
       for (const text of ["a", "b", "c"]) yield* log("log", text)
-      yield* inject(route, { _tag: "Events", after: 2, then: "garbage" })
+      yield* inject(route, { _tag: "Events", after: 2, how: "garbage" })
       const seen: Array<string> = []
       const exit = yield* Effect.exit(Stream.runForEach(follow, ({ text }) =>
         Effect.sync(() => {
@@ -460,12 +460,12 @@ describe("the log of a control plane", () => {
       const texts = Array.from({ length: 30 }, (_, index) => `line ${index}`)
       for (const text of texts) yield* log("log", text)
       const faults: ReadonlyArray<Fault> = [
-        { _tag: "Events", after: 5, then: "cut" },
-        { _tag: "Events", after: 0, then: "cut" },
-        { _tag: "Events", after: 5, then: "end" },
+        { _tag: "Events", after: 5, how: "cut" },
+        { _tag: "Events", after: 0, how: "cut" },
+        { _tag: "Events", after: 5, how: "end" },
         answer(503),
         { _tag: "Cut", after: "none" },
-        { _tag: "Events", after: 7, then: "cut" },
+        { _tag: "Events", after: 7, how: "cut" },
         { _tag: "Again", events: 9 }
       ]
       for (const fault of faults) yield* inject(route, fault)

@@ -41,7 +41,7 @@ export type Fault =
   /** The connection is cut after so many bytes of the answer's body; before its first line when that is `"none"`. */
   | { readonly _tag: "Cut"; readonly after: number | "none" }
   /** Of a log: it ends after so many events, is cut there, or says what is no event. Without an `after`, after the last. */
-  | { readonly _tag: "Events"; readonly after: number; readonly then: "end" | "cut" | "garbage" }
+  | { readonly _tag: "Events"; readonly after: number; readonly how: "end" | "cut" | "garbage" }
   /** Of a log: so many events come again, of those that came before the one that the client has. */
   | { readonly _tag: "Again"; readonly events: number }
 
@@ -123,7 +123,7 @@ const makeServer = (directory: string, apiKey: string) => {
   let open = 0
 
   const cloud = Cloud.make(directory, ({ id }) => {
-    for (const watcher of [...watchers.get(id) ?? []]) watcher()
+    watchers.get(id)?.forEach((watcher) => watcher())
   })
   const patterns = [logsRoute, agentRoute, ...Object.keys(cloud.routes)].map((route) => ({
     route,
@@ -207,8 +207,8 @@ const makeServer = (directory: string, apiKey: string) => {
         sent++
       }
       if (fault?._tag === "Events" && sent === fault.after) {
-        if (fault.then === "garbage") response.write("event: log\ndata: {nobody reads this\n\n")
-        if (fault.then === "cut") response.write("id: ", () => response.socket?.destroySoon())
+        if (fault.how === "garbage") response.write("event: log\ndata: {nobody reads this\n\n")
+        if (fault.how === "cut") response.write("id: ", () => response.socket?.destroySoon())
         else response.end()
         return
       }
