@@ -146,12 +146,13 @@ export const connect = ({ pending, root, send, started }: Options) => {
       case "pour": {
         const total = Number(args[0]) / chunkBytes
         let [index, stopped] = [0, false]
+        const mayGoOn = () => !isClosed && !stopped && programs.has(id)
         const pour = () => {
-          for (let turn = 0; turn < 64 && !isClosed && !stopped && programs.has(id); turn++) {
+          for (let turn = 0; turn < 64 && mayGoOn(); turn++) {
             if (index === total) return exit(0)
             print(poured(index++))
           }
-          if (!isClosed && !stopped && programs.has(id)) setTimeout(pour, pending() > window ? 5 : 0)
+          if (mayGoOn()) setTimeout(pour, pending() > window ? 5 : 0)
         }
         return run({
           ...simple,
