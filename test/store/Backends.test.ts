@@ -10,8 +10,8 @@ import { ConfigProvider, Effect, Exit, Fiber, FileSystem, Layer, Logger, Redacte
 import * as http from "node:http"
 import type * as net from "node:net"
 import { inspect } from "node:util"
-import * as Spans from "../support/Spans.ts"
 import { temporaryDirectory } from "../support/Sandboxes.ts"
+import * as Spans from "../support/Spans.ts"
 
 interface Asked {
   readonly method: string
@@ -20,7 +20,10 @@ interface Asked {
   readonly body: any
 }
 
-type Answer = (asked: Asked, response: http.ServerResponse) => { readonly status: number; readonly body: unknown } | void
+type Answer = (
+  asked: Asked,
+  response: http.ServerResponse
+) => { readonly status: number; readonly body: unknown } | undefined
 
 /** A server for the length of a scope, and what it was asked. An answer that is none is the test's own to write. */
 const serve = Effect.fn("serve")(function*(answer: Answer) {
@@ -71,7 +74,7 @@ const of = (name: string, rest: object = {}) => ({
 })
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, MicrosandboxError.MicrosandboxError, R>) =>
-  Effect.map(Effect.flip(effect), ({ reason }) => reason)
+  Effect.map(Effect.flip(Effect.asVoid(effect)), ({ reason }) => reason)
 
 /** Runs with variables and no others. */
 const within = (variables: Record<string, string>) =>
@@ -137,7 +140,14 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
 
   it.effect("is refused an address or a key that cannot be right, without a word of it", () =>
     Effect.gen(function*() {
-      const addresses = ["", "ftp://a", "a.example.com", "http://user:secret@a", "http://a/?key=secret", "http://a/#secret"]
+      const addresses = [
+        "",
+        "ftp://a",
+        "a.example.com",
+        "http://user:secret@a",
+        "http://a/?key=secret",
+        "http://a/#secret"
+      ]
       for (const url of addresses) {
         const reason = yield* reasonOf(infoOf(Backend.layerCloud({ url, apiKey })))
         assert.deepInclude(reason, { _tag: "InvalidConfig", field: "url" }, url)
@@ -184,7 +194,10 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
           { ...set, MSB_BACKEND: "cloud", MSB_API_URL: "http://a.example/", MSB_PROFILE: "here" },
           cloud("http://a.example", "MSB_BACKEND")
         ],
-        [{ MSB_BACKEND: "cloud", MSB_CONFIG_PATH: file, KEY_OF_THERE: key }, cloud("http://there.example", "MSB_BACKEND", "there")],
+        [
+          { MSB_BACKEND: "cloud", MSB_CONFIG_PATH: file, KEY_OF_THERE: key },
+          cloud("http://there.example", "MSB_BACKEND", "there")
+        ],
         [
           { MSB_BACKEND: "cloud", MSB_PROFILE: "inline", MSB_CONFIG_PATH: file },
           cloud("http://inline.example", "MSB_BACKEND", "inline")
@@ -195,7 +208,10 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
         [{ ...set }, local("active_profile", "here")],
         [{ ...set, MSB_PROFILE: "  " }, local("active_profile", "here")],
         [{ ...set, MSB_CONFIG_PATH: `${home}/missing.json` }, local("default")],
-        [{ MSB_API_KEY: key, MSB_API_URL: "http://a.example", MSB_CONFIG_PATH: `${home}/missing.json` }, local("default")]
+        [
+          { MSB_API_KEY: key, MSB_API_URL: "http://a.example", MSB_CONFIG_PATH: `${home}/missing.json` },
+          local("default")
+        ]
       ]
       for (const [variables, expected] of rows) {
         const info = yield* infoOf(Backend.layer()).pipe(within({ MSB_HOME: home, ...variables }))
@@ -213,7 +229,9 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
       const home = yield* temporaryDirectory
       const write = (content: unknown) =>
         fs.writeFileString(`${home}/config.json`, typeof content === "string" ? content : JSON.stringify(content))
-      const profile = (api_key_ref: unknown, backend: unknown = "cloud") => ({ profiles: { it: { backend, api_key_ref } } })
+      const profile = (api_key_ref: unknown, backend: unknown = "cloud") => ({
+        profiles: { it: { backend, api_key_ref } }
+      })
       const field = "profiles.it.api_key_ref"
       const rows: ReadonlyArray<readonly [content: unknown, reason: object]> = [
         [{ profiles: {} }, { _tag: "InvalidConfig", field: "profiles.it" }],
@@ -285,8 +303,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
         const { exit, spans } = yield* Sandbox.get(sandbox).pipe(
           Effect.tapError((error) => Effect.logError("failed", error)),
           Effect.flip,
-          Effect.provide(Backend.layerCloud({ url, apiKey })),
-          Effect.provide(Logger.layer([logger])),
+          Effect.provide(Layer.merge(Backend.layerCloud({ url, apiKey }), Logger.layer([logger]))),
           Spans.recorded
         )
         if (Exit.isFailure(exit)) assert.fail(`${status} is no failure`)
@@ -311,7 +328,10 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
   it.effect("is another one for each fiber, at the same time", () =>
     Effect.gen(function*() {
       const answering = (labels: string) =>
-        serve(({ path }) => ({ status: 200, body: of(decodeURIComponent(path.split("/").at(-1)!), { spec: { labels: { labels } } }) }))
+        serve(({ path }) => ({
+          status: 200,
+          body: of(decodeURIComponent(path.split("/").at(-1)!), { spec: { labels: { labels } } })
+        }))
       const [one, two] = [yield* answering("one"), yield* answering("two")]
       const looks = (at: string, url: string) =>
         Effect.gen(function*() {
@@ -326,9 +346,11 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
       assert.deepStrictEqual(seen, [["{\"labels\":\"one\"}"], ["{\"labels\":\"two\"}"]])
       for (const [at, { asked }] of [["one", one], ["two", two]] as const) {
         assert.strictEqual(asked.length, 50)
-        assert.isTrue(asked.every(({ headers, path }) =>
-          headers.authorization === `Bearer ${key}-${at}` && path.includes(`/${at}-`)
-        ))
+        assert.isTrue(
+          asked.every(({ headers, path }) =>
+            headers.authorization === `Bearer ${key}-${at}` && path.includes(`/${at}-`)
+          )
+        )
       }
     }))
 
@@ -338,19 +360,16 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
       const home = yield* temporaryDirectory
       const { handle, live } = yield* Effect.gen(function*() {
         const get = (key: Backend.Key) => Effect.provide(Backend.Backend, Backend.Map.get(key))
-        const [a, again, other, local] = yield* Effect.all(
-          [
-            get({ cloud: { url, apiKey } }),
-            get({ cloud: { url, apiKey: Redacted.make(key) } }),
-            get({ cloud: { url, apiKey: Redacted.make("msb_test_of_another") } }),
-            get({ local: { home } })
-          ].map((effect) => Effect.delay(effect, "10 millis")),
-          { concurrency: "unbounded" }
-        ).pipe(Effect.provide(Backend.Map.get({ cloud: { url, apiKey } })))
-        assert.strictEqual(a!.handle, again!.handle)
-        assert.notStrictEqual(a!.handle, other!.handle)
-        assert.deepStrictEqual([local!.kind, local!.home], ["local", home])
-        return { handle: a!.handle, live: local!.native.live }
+        const [a, again, other, local] = yield* Effect.all([
+          get({ cloud: { url, apiKey } }),
+          get({ cloud: { url, apiKey: Redacted.make(key) } }),
+          get({ cloud: { url, apiKey: Redacted.make("msb_test_of_another") } }),
+          get({ local: { home } })
+        ]).pipe(Effect.provide(Backend.Map.get({ cloud: { url, apiKey } })))
+        assert.strictEqual(a.handle, again.handle)
+        assert.notStrictEqual(a.handle, other.handle)
+        assert.deepStrictEqual([local.kind, local.home], ["local", home])
+        return { handle: a.handle, live: local.native.live }
       }).pipe(Effect.provide(Backend.Map.layer))
       assert.isDefined(handle)
       assert.strictEqual((yield* live).backends, 0)
@@ -382,7 +401,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
         const route = `${method} ${path.split("?")[0]}`
         if (route === "POST /v1/sandboxes") {
           made.set(body.name, of(body.name, { spec: body, status: "stopped" }))
-          return
+          return undefined
         }
         if (route === "GET /v1/sandboxes") return { status: 200, body: { data: [...made.values()], next_cursor: null } }
         if (method === "DELETE") made.clear()
@@ -434,28 +453,33 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
     Effect.gen(function*() {
       const { layer: cloud } = yield* tiny
       const home = yield* temporaryDirectory
-      const needLocal = [
-        Image.list,
-        Image.pull("alpine"),
-        Image.prune,
-        Metrics.all,
-        Runtime.resolve,
-        Sandbox.sweep,
-        Sandbox.kill("a"),
-        Sandbox.pause("a"),
-        Snapshot.verify("a"),
-        Snapshot.save("a", "/never")
-      ] as const
-      const neither = (_: Effect.Effect<unknown, unknown, never>) => undefined
-      // @ts-expect-error: Local is not provided
-      needLocal.map((effect) => neither(Effect.provide(effect, cloud)))
-      needLocal.map((effect) => neither(Effect.provide(effect, Backend.layerLocal({ home }))))
+      const here = Backend.layerLocal({ home })
+      const complete = (_: Effect.Effect<unknown, MicrosandboxError.MicrosandboxError>) => undefined
+      // @effect-diagnostics missingEffectContext:off
+      // @ts-expect-error: a cloud provides no `Local`
+      complete(Effect.provide(Image.list, cloud))
+      // @ts-expect-error: as for all of these
+      complete(Effect.provide(Image.pull("alpine"), cloud))
+      // @ts-expect-error
+      complete(Effect.provide(Metrics.all, cloud))
+      // @ts-expect-error
+      complete(Effect.provide(Runtime.resolve, cloud))
+      // @ts-expect-error
+      complete(Effect.provide(Sandbox.sweep, cloud))
+      // @ts-expect-error
+      complete(Effect.provide(Sandbox.kill("a"), cloud))
+      // @ts-expect-error
+      complete(Effect.provide(Snapshot.verify("a"), cloud))
       // @ts-expect-error: it is known only when it runs
-      neither(Effect.provide(Image.list, Backend.layer()))
+      complete(Effect.provide(Image.list, Backend.layer()))
+      // @effect-diagnostics missingEffectContext:error
+      complete(Effect.provide(Image.list, here))
+      complete(Effect.provide(Sandbox.sweep, here))
+      complete(Effect.provide(Sandbox.stop("a"), cloud))
       const found = Backend.requireLocal.pipe(Layer.provideMerge(Backend.layer({ home })))
       assert.deepStrictEqual(yield* Effect.provide(Image.list, found).pipe(within({})), [])
       // One of another kind around it is found out when it runs.
-      const mixed = Image.list.pipe(Effect.provide(cloud), Effect.provide(Backend.layerLocal({ home })))
+      const mixed = Effect.provide(Image.list, Layer.merge(here, cloud))
       assert.deepInclude(yield* reasonOf(mixed), { _tag: "Unsupported", reason: "LocalOnly" })
     }))
 
@@ -487,6 +511,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
           status = "stopped"
           response.end("event: end\ndata: {}\n\n")
         }
+        return undefined
       })
       const seen = yield* Stream.runCollect(Sandbox.logStream("a", { follow: true })).pipe(
         Effect.provide(Backend.layerCloud({ url, apiKey, requestTimeout: "300 millis" }))

@@ -414,7 +414,10 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         const invalid = (pem: string | Uint8Array) => ({ registry: { caCerts: pem } })
         const empty = yield* temporaryDirectory
         const mistakes: ReadonlyArray<
-          readonly [string, Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend>]
+          readonly [
+            string,
+            Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local>
+          ]
         > = [
           ["reference", Image.pull("")],
           ["reference", Image.pull("Not A Reference")],

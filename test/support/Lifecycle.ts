@@ -76,7 +76,11 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
 
   const hold = Effect.fnUntraced(function*(
     onClose: Sandbox.OnClose,
-    make: Effect.Effect<Sandbox.Sandbox, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local | Scope.Scope>
+    make: Effect.Effect<
+      Sandbox.Sandbox,
+      MicrosandboxError.MicrosandboxError,
+      Backend.Backend | Backend.Local | Scope.Scope
+    >
   ) {
     const scope = yield* Scope.make()
     const made = yield* Effect.result(Scope.provide(make, scope))

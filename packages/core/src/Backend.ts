@@ -209,7 +209,7 @@ const openCloud = Effect.fnUntraced(function*(subject: Subject, options: CloudOp
     Backend.of({
       kind: "cloud",
       home: undefined,
-      info: new Info({ kind: "cloud", ...defined({ url: handle.url }), ...named }),
+      info: new Info({ kind: "cloud", ...defined({ url: handle.url ?? undefined }), ...named }),
       native,
       handle,
       watch: Effect.void

@@ -8,7 +8,7 @@
  * version share: what one has, all have. A reference is looked up as it was given when the image came: `alpine` and
  * `docker.io/library/alpine:latest` are two entries of one image.
  *
- * Images are a local backend's: with another the reason is `Unsupported`.
+ * Images are a local backend's: everything here asks for `Backend.Local`. A control plane pulls what it needs by itself.
  *
  * @stability unstable
  * @since 0.1.0

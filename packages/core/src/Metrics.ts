@@ -84,11 +84,13 @@ export interface SampleOptions {
  * @category queries
  * @since 0.1.0
  */
-export const all: Effect.Effect<ReadonlyMap<string, Sample>, MicrosandboxError, Backend | Local> = Effect.gen(function*() {
-  const { handle, native } = yield* localBackend
-  const found = yield* native.call((token) => handle.allMetrics(token)).pipe(mapFailure({ operation: "Metrics.all" }))
-  return new Map(found.map(({ name, sample }) => [name, new Sample(fieldsOf(sample))]))
-}).pipe(Effect.withSpan("Metrics.all"))
+export const all: Effect.Effect<ReadonlyMap<string, Sample>, MicrosandboxError, Backend | Local> = Effect.gen(
+  function*() {
+    const { handle, native } = yield* localBackend
+    const found = yield* native.call((token) => handle.allMetrics(token)).pipe(mapFailure({ operation: "Metrics.all" }))
+    return new Map(found.map(({ name, sample }) => [name, new Sample(fieldsOf(sample))]))
+  }
+).pipe(Effect.withSpan("Metrics.all"))
 
 /**
  * Options of {@link gauges}.

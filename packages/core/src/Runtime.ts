@@ -114,14 +114,15 @@ export const resolve: Effect.Effect<Resolved, MicrosandboxError, Backend | Local
  * @category queries
  * @since 0.1.0
  */
-export const installed: Effect.Effect<boolean, MicrosandboxError, Backend | Local> = resolveAs("Runtime.installed").pipe(
-  Effect.map(({ msb }) => msb.version === version),
-  Effect.catchReasons("MicrosandboxError", {
-    RuntimeNotInstalled: () => Effect.succeed(false),
-    RuntimeIncomplete: () => Effect.succeed(false)
-  }),
-  Effect.withSpan("Runtime.installed")
-)
+export const installed: Effect.Effect<boolean, MicrosandboxError, Backend | Local> = resolveAs("Runtime.installed")
+  .pipe(
+    Effect.map(({ msb }) => msb.version === version),
+    Effect.catchReasons("MicrosandboxError", {
+      RuntimeNotInstalled: () => Effect.succeed(false),
+      RuntimeIncomplete: () => Effect.succeed(false)
+    }),
+    Effect.withSpan("Runtime.installed")
+  )
 
 /**
  * Where to take a pair from: `"npm"` (the package of this platform, which is installed already), a directory that has the two
@@ -245,11 +246,12 @@ const decodeInstall = decodeOptions(InstallSchema, { operation: "Runtime.install
  * @category operations
  * @since 0.1.0
  */
-export const install: (options?: InstallOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect.fn(
-  "Runtime.install"
-)(function*(options: InstallOptions = {}) {
-  return yield* put("Runtime.install", yield* decodeInstall(options))
-})
+export const install: (options?: InstallOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect
+  .fn(
+    "Runtime.install"
+  )(function*(options: InstallOptions = {}) {
+    return yield* put("Runtime.install", yield* decodeInstall(options))
+  })
 
 const decodeEnsure = decodeOptions(EnsureSchema, { operation: "Runtime.ensure" })
 
@@ -265,26 +267,27 @@ const decodeEnsure = decodeOptions(EnsureSchema, { operation: "Runtime.ensure" }
  * @category operations
  * @since 0.1.0
  */
-export const ensure: (options?: EnsureOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect.fn(
-  "Runtime.ensure"
-)(function*(options: EnsureOptions = {}) {
-  const operation = "Runtime.ensure"
-  const given = yield* decodeEnsure(options)
-  const resolved = yield* resolveAs(operation).pipe(
-    Effect.catchReason("MicrosandboxError", "RuntimeNotInstalled", () => put(operation, given))
-  )
-  const { path, version: actual = "unknown" } = resolved.msb
-  if (actual === version) return resolved
-  return yield* new MicrosandboxError({
-    operation,
-    reason: new RuntimeVersionMismatch({
-      message: `the runtime at ${path} is version ${actual}; this SDK launches exactly ${version}`,
-      expected: version,
-      actual,
-      path
+export const ensure: (options?: EnsureOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect
+  .fn(
+    "Runtime.ensure"
+  )(function*(options: EnsureOptions = {}) {
+    const operation = "Runtime.ensure"
+    const given = yield* decodeEnsure(options)
+    const resolved = yield* resolveAs(operation).pipe(
+      Effect.catchReason("MicrosandboxError", "RuntimeNotInstalled", () => put(operation, given))
+    )
+    const { path, version: actual = "unknown" } = resolved.msb
+    if (actual === version) return resolved
+    return yield* new MicrosandboxError({
+      operation,
+      reason: new RuntimeVersionMismatch({
+        message: `the runtime at ${path} is version ${actual}; this SDK launches exactly ${version}`,
+        expected: version,
+        actual,
+        path
+      })
     })
   })
-})
 
 // -----------------------------------------------------------------------------
 // The doctor

@@ -325,6 +325,8 @@ export interface Sandbox {
    * The same as a stream, which can be resumed at an entry's `cursor`. With `follow` it goes on until the sandbox stops, and
    * has what was written until then. The entries of one source come in their order.
    *
+   * In a cloud only `follow` is there; its connection is made anew where it ends, after the last entry that was read.
+   *
    * Fails with `InvalidCursor`, and with `MissedRotation` when a reader is so slow that what it had to read next was
    * rotated away (40 MiB later). Each stream that follows takes one inotify instance, of which a user has 128 by default.
    */
@@ -373,7 +375,8 @@ export interface Sandbox {
   /** The state, looked up now. */
   readonly status: Effect.Effect<Status, MicrosandboxError>
   /**
-   * Asks the sandbox to stop, waits for the grace, and then kills it, unless told not to. One that has stopped is no error.
+   * Asks the sandbox to stop, waits for the grace, and then kills it, unless told not to. One that has stopped is no error. In a
+   * cloud, which has no kill, it waits for 30 seconds at least instead.
    * Fails with `StopTimeout` when it may not kill, and with `KillTimeout` when a kill is not confirmed within 30 seconds.
    */
   readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>

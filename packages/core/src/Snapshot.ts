@@ -204,8 +204,7 @@ const callLocal = <A>(
   operation: string,
   run: Run<A>,
   sandbox?: string
-): Effect.Effect<A, MicrosandboxError, Backend | Local> =>
-  Effect.flatMap(Local, () => call(operation, run, sandbox))
+): Effect.Effect<A, MicrosandboxError, Backend | Local> => Effect.flatMap(Local, () => call(operation, run, sandbox))
 
 const Reference = Text.check(Schema.isMinLength(1))
 
@@ -426,7 +425,9 @@ export const verify = Effect.fn("Snapshot.verify")(function*(
   reference: string
 ): Effect.fn.Return<Verification, MicrosandboxError, Backend | Local> {
   yield* decode.verify({ reference })
-  return toVerification(yield* callLocal("Snapshot.verify", (backend, token) => backend.verifySnapshot(reference, token)))
+  return toVerification(
+    yield* callLocal("Snapshot.verify", (backend, token) => backend.verifySnapshot(reference, token))
+  )
 })
 
 /**

@@ -7,6 +7,11 @@
  * this module gives as Effect's `FileSystem` without any VM, or the image of an ext4 disk, whose files only a guest can see.
  * The `msb` command line of the same version and home has the same volumes.
  *
+ * A volume in a cloud is one of its control plane. Its files are read and written over HTTP, from the beginning to the end: there
+ * are no links, nothing is appended, and owners, modes and times are not set. A file that is written takes its place when it is
+ * closed, and not at all when its writer has failed. All of one file goes in one request, which has the `requestTimeout` of the
+ * backend. What there is not fails with `Unsupported`; the files of a sandbox that mounts it have it all.
+ *
  * @stability unstable
  * @since 0.1.0
  */

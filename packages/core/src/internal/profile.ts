@@ -157,7 +157,9 @@ const ofProfile = Effect.fnUntraced(function*(
     return yield* mistake(subject, `profiles.${name}`, "there is no such profile in the configuration file")
   }
   if (profile.backend === "local") {
-    if (source === "MSB_BACKEND") return yield* mistake(subject, `profiles.${name}`, "MSB_BACKEND is cloud, and it is local")
+    if (source === "MSB_BACKEND") {
+      return yield* mistake(subject, `profiles.${name}`, "MSB_BACKEND is cloud, and it is local")
+    }
     return { kind: "local", source, profile: name, ...defined({ home: home ?? (yield* text(subject, "MSB_HOME")) }) }
   }
   const apiKey = yield* keyOf(subject, name, profile)
