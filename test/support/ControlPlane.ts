@@ -110,7 +110,7 @@ const patternOf = (route: string): RegExp => {
 const cutFrame = Buffer.concat([Buffer.from([0x82, 126, 0x03, 0xe8]), Buffer.alloc(10, 1)])
 
 /** An opcode and flags that no WebSocket has. */
-const garbageFrame = Buffer.from([0xff, 0x7f, 0xff, 0xff, 0xff])
+const garbageFrame = Buffer.from([0xff, 0x00])
 
 const makeServer = (directory: string, apiKey: string) => {
   const requests: Array<Request> = []
