@@ -111,7 +111,8 @@ describe("a control plane that answers with a status", () => {
 
   it.live("401 is told as it is", () => each(answer(401, errorBody("unauthorized")), all(status(401))))
 
-  it.live("403 is told as it is", () => each(answer(403), all(status(403))))
+  it.live("403 is told as it is, and of a file as one that may not be used", () =>
+    each(answer(403), (name) => name.includes("file") ? { _tag: "FileFailed", errno: 13 } : status(403)))
 
   it.live("404 is that of what was asked for", () =>
     each(answer(404), (name) =>
@@ -123,7 +124,8 @@ describe("a control plane that answers with a status", () => {
         ? "FileFailed"
         : "SandboxNotFound"))
 
-  it.live("422 is an option that was refused", () => each(answer(422, errorBody("any")), all("InvalidConfig")))
+  it.live("422 is an option that was refused, or a file that cannot be", () =>
+    each(answer(422, errorBody("any")), (name) => name.includes("file") ? "FileFailed" : "InvalidConfig"))
 
   it.live("429 is told as it is", () => each(answer(429, errorBody("slow_down")), all(status(429))))
 
@@ -233,7 +235,7 @@ describe("a file on a volume of a control plane", () => {
 
 describe("a sandbox that a control plane makes", () => {
   const lost: Readonly<Record<string, readonly [fault: Fault, expected: Expected]>> = {
-    "but whose answer is cut": [{ _tag: "Cut", after: 3 }, "Http"],
+    "but whose answer is cut": [{ _tag: "Cut", after: 3 }, "Json"],
     "but whose answer is no JSON": [{ _tag: "Change", change: () => "<html>" }, "Json"],
     "but does not start": [
       { _tag: "Change", change: (body) => ({ ...body, status: "failed", last_failure_message: "no image" }) },
