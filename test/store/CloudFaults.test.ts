@@ -106,6 +106,9 @@ const each = (fault: Fault, expected: (name: string) => Expected, names = Object
 
 const all = (expected: Expected) => () => expected
 
+/** Operations that read the body of the answer as JSON. */
+const unread = Object.keys(operations).filter((name) => !name.includes("file"))
+
 describe("a control plane that answers with a status", () => {
   const status = (status: number) => ({ _tag: "CloudHttp", status })
 
@@ -188,9 +191,6 @@ describe("a control plane whose answer", () => {
   it.live("holds the key, as that of a debugging proxy does, does not tell it", () =>
     each({ _tag: "Answer", status: 500, echo: true }, all({ _tag: "CloudHttp", status: 500, code: "debug" })))
 })
-
-/** Operations that read the body of the answer as JSON. */
-const unread = Object.keys(operations).filter((name) => !name.includes("file"))
 
 describe("the secrets of a sandbox", () => {
   it.live("are in no failure, whatever the control plane says of the request", () =>
