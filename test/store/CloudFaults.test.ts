@@ -147,24 +147,29 @@ describe("a control plane that answers with a status", () => {
 
 describe("a control plane whose answer", () => {
   it.live("does not come is told when the time is over, and can be interrupted", () =>
-    run(Effect.gen(function*() {
-      const { apiKey, connections, inject, pending, url } = yield* ControlPlane
-      const prepared = yield* prepare
-      const impatient = Backend.layerCloud({ url, apiKey, requestTimeout: "300 millis" })
-      yield* inject(`GET ${byName}`, { _tag: "Silence" })
-      const late = yield* Effect.exit(Effect.provide(Sandbox.get("box"), impatient))
-      check(late, { _tag: "Http", timeout: true }, "get")
-      for (const [name, [route, operation]] of Object.entries(operations)) {
-        yield* inject(route, { _tag: "Silence" })
-        const before = yield* connections
-        const fiber = yield* Effect.forkChild(Effect.exit(operation(prepared)))
-        yield* pending.pipe(Effect.delay("5 millis"), Effect.repeat({ until: (count) => count === 0 }))
-        yield* Fiber.interrupt(fiber)
-        yield* connections.pipe(Effect.delay("5 millis"), Effect.repeat({ until: (count) => count <= before }))
-        const again = yield* Effect.exit(operation(prepared))
-        assert.isTrue(Exit.isSuccess(again), `${name} again: ${reasonOf(again)?.message}`)
-      }
-    })))
+    run(
+      Effect.gen(function*() {
+        const { apiKey, connections, inject, pending, url } = yield* ControlPlane
+        const prepared = yield* prepare
+        const impatient = Backend.layerCloud({ url, apiKey, requestTimeout: "300 millis" })
+        yield* inject(`GET ${byName}`, { _tag: "Silence" })
+        const late = yield* Effect.exit(Effect.provide(Sandbox.get("box"), impatient))
+        check(late, { _tag: "Http", timeout: true }, "get")
+        // What changes a volume is waited for when it is interrupted: its name is free then, or it is there and whole.
+        const awaited = ["make a volume", "remove a volume"]
+        for (const [name, [route, operation]] of Object.entries(operations)) {
+          yield* inject(route, awaited.includes(name) ? { _tag: "Delay", millis: 300 } : { _tag: "Silence" })
+          const before = yield* connections
+          const fiber = yield* Effect.forkChild(Effect.exit(operation(prepared)))
+          yield* pending.pipe(Effect.delay("5 millis"), Effect.repeat({ until: (count) => count === 0 }))
+          yield* Fiber.interrupt(fiber)
+          yield* connections.pipe(Effect.delay("5 millis"), Effect.repeat({ until: (count) => count <= before }))
+          const again = yield* Effect.exit(operation(prepared))
+          assert.isTrue(Exit.isSuccess(again), `${name} again: ${reasonOf(again)?.message}`)
+        }
+      }),
+      "50 seconds"
+    ))
 
   it.live("comes late is waited for", () =>
     run(Effect.gen(function*() {
