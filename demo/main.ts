@@ -32,7 +32,7 @@ const demo = Effect.fn("demo")(function*(image: Option.Option<string>) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const step = yield* makeSteps
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
 
   const root = Option.isSome(image) ? image.value : yield* Rootfs.make(path.join(home, "demo-root"))
   if (Option.isNone(image)) yield* step("made a root file system of busybox")

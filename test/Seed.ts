@@ -434,6 +434,16 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#close": row("Agent.Agent.open", cut)
   },
   Microsandbox: {
+    // There is no default to set: a layer is provided, to a program or to an effect.
+    ".set_default_backend": row(
+      "Backend.layer",
+      file("store/Backends")("is the one that the environment names, and a key alone names none")
+    ),
+    ".with_backend": row(
+      "Backend.layerCloud",
+      file("store/Backends")("is another one for each fiber, at the same time")
+    ),
+    ".default_backend_kind": row("Backend.kind", file("store/Backends")("says what it is, and has no secret")),
     ".all_sandbox_metrics": row("Metrics.all", sampled),
     ".version": row(
       "Runtime.addonVersion",

@@ -78,7 +78,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("a local backend", (it)
       const homes = Effect.gen(function*() {
         const seen = new Set<string>()
         for (let turn = 0; turn < 20; turn++) {
-          seen.add((yield* Backend.Backend).home)
+          seen.add((yield* Backend.Local).home)
           yield* Effect.flip(Sandbox.get("nobody"))
         }
         return [...seen]

@@ -61,7 +61,7 @@ const references = Effect.map(Image.list, (images) => images.map(({ reference })
 const cached = Effect.fn("cached")(function*(directory: "layers" | "fsmeta" | "vmdk" | "tmp" | "manifests") {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const place = path.join(home, "cache", directory)
   if (!(yield* fs.exists(place))) return []
   return (yield* fs.readDirectory(place)).filter((name) => !name.endsWith(".lock")).toSorted()
@@ -89,7 +89,7 @@ const run = Effect.fn("run")(function*(
 
 /** The command line of the same version, on the same home. */
 const msb = Effect.fn("msb")(function*(...args: ReadonlyArray<string>) {
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   return yield* run("node_modules/@superradcompany/microsandbox-linux-x64-gnu/bin/msb", args, { MSB_HOME: home })
 })
 
@@ -414,7 +414,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         const fs = yield* FileSystem.FileSystem
         const path = yield* Path.Path
         const { push } = yield* Registry.Registry
-        const { home } = yield* Backend.Backend
+        const { home } = yield* Backend.Local
         const reference = yield* push("large", yield* rootDirectory)
         const { layers } = yield* manifestOf("large")
         // The file of a layer that comes is on a disk that is always full: the kernel's own.
@@ -434,7 +434,10 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         const invalid = (pem: string | Uint8Array) => ({ registry: { caCerts: pem } })
         const empty = yield* temporaryDirectory
         const mistakes: ReadonlyArray<
-          readonly [string, Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend>]
+          readonly [
+            string,
+            Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local>
+          ]
         > = [
           ["reference", Image.pull("")],
           ["reference", Image.pull("Not A Reference")],

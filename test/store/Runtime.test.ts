@@ -376,7 +376,7 @@ layer(layerBackend, { excludeTestServices: true })("the doctor", (it) => {
   it.effect("says of this machine what is so, and whether a VM would be worth a try", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const cpuinfo = yield* fs.readFileString("/proc/cpuinfo")
       const flag = /^flags.*\b(vmx|svm)\b/m.exec(cpuinfo)?.[1]
       const before = yield* contents(home)

@@ -12,7 +12,7 @@ const whyNot = (options: object) =>
 /** The names of all rows of the backend's catalogue. */
 const catalogue = Effect.gen(function*() {
   const spawner = yield* ChildProcessSpawner
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const program = ChildProcess.make("node", ["test/support/programs/catalogue.ts", home])
   return JSON.parse(yield* spawner.string(program)) as ReadonlyArray<string>
 })

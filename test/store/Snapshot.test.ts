@@ -64,7 +64,7 @@ const contents = Effect.fn("contents")(function*(directory: string) {
 const cached = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const directory = path.join(home, "cache")
   if (!(yield* fs.exists(directory))) return []
   const found: Array<string> = []
@@ -76,7 +76,7 @@ const cached = Effect.gen(function*() {
 
 /** All that a load could leave: files, rows, and what the engine unpacks elsewhere. */
 const everything = Effect.gen(function*() {
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   return { files: yield* contents(home), rows: yield* listedByMsb, cached: yield* cached }
 })
 
@@ -96,7 +96,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("a snap
   it.effect("is kept of a sandbox that has stopped, and found by each of its references, and by msb", () =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const { disk } = yield* makeStopped("found")
       const first = yield* Snapshot.create("found", "first", { labels: { kind: "test" } })
       const second = yield* Snapshot.create("found", "second", { recordIntegrity: true })
@@ -194,7 +194,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("a snap
       assert.deepStrictEqual(yield* Snapshot.listDirectory(`${elsewhere}/nowhere`), [])
 
       // The catalogue forgets, and is told again.
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       yield* Snapshot.remove(out.reference)
       assert.isFalse(yield* fs.exists(out.path))
       const taken = path.join(yield* temporaryDirectory, "taken")
@@ -569,7 +569,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "2 minutes" })("an arc
     seeded(Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const { bytes, file } = yield* archiveOf("fuzzed")
       const directory = path.dirname(file)
       const mutant = path.join(directory, "mutant.tar")

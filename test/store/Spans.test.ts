@@ -50,7 +50,10 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { excludeTestServic
         assert.isTrue(isDiscreet)
       }))
 
-    const nobody: Record<string, Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend>> = {
+    const nobody: Record<
+      string,
+      Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local>
+    > = {
       "Sandbox.get": Sandbox.get("nobody"),
       "Sandbox.start": Effect.scoped(Sandbox.start("nobody")),
       "Sandbox.connect": Effect.scoped(Sandbox.connect("nobody")),

@@ -34,7 +34,7 @@ const causeOf = <A, R>(effect: Effect.Effect<A, PlatformError.PlatformError, R>)
 
 /** The command line of the same version, on the same home. */
 const msb = Effect.fn("msb")(function*(...args: ReadonlyArray<string>) {
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const spawner = yield* ChildProcessSpawner
   const program = `node_modules/@superradcompany/microsandbox-${process.platform}-${process.arch}-gnu/bin/msb`
   return yield* spawner.string(
@@ -42,7 +42,7 @@ const msb = Effect.fn("msb")(function*(...args: ReadonlyArray<string>) {
   )
 })
 
-const volumeDirectory = (name: string) => Effect.map(Backend.Backend, ({ home }) => `${home}/volumes/${name}`)
+const volumeDirectory = (name: string) => Effect.map(Backend.Local, ({ home }) => `${home}/volumes/${name}`)
 
 const live = Effect.flatMap(Backend.Backend, ({ native }) => native.live)
 
@@ -65,7 +65,10 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a volum
       yield* Volume.remove("plain")
       assert.isFalse(NodeFs.existsSync(info.path))
       for (const gone of [Volume.get("plain"), Volume.remove("plain"), Effect.scoped(Volume.open("plain"))]) {
-        assert.deepInclude(yield* reasonOf<unknown, Backend.Backend>(gone), { _tag: "VolumeNotFound", volume: "plain" })
+        assert.deepInclude(yield* reasonOf<unknown, Backend.Backend | Backend.Local>(gone), {
+          _tag: "VolumeNotFound",
+          volume: "plain"
+        })
       }
       yield* Effect.scoped(Volume.create("plain"))
       yield* Volume.remove("plain")
@@ -181,7 +184,10 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a volum
         }
       }
       for (const named of [Volume.get("../up"), Volume.remove("a/b"), Effect.scoped(Volume.open(""))]) {
-        assert.deepInclude(yield* reasonOf<unknown, Backend.Backend>(named), { _tag: "InvalidConfig", field: "name" })
+        assert.deepInclude(yield* reasonOf<unknown, Backend.Backend | Backend.Local>(named), {
+          _tag: "InvalidConfig",
+          field: "name"
+        })
       }
       // The longest name is one that the file system takes.
       yield* Effect.scoped(Volume.make({ name: "n".repeat(240) }))

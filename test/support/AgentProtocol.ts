@@ -13,6 +13,21 @@ export interface Frame {
   readonly payload: { readonly [key: string]: Value }
 }
 
+/** A piece of a file or of a connection that goes without CBOR; `offset` is where it is in its flow. */
+export interface Bulk {
+  readonly id: number
+  readonly kind: number
+  readonly flow: number
+  readonly offset: number
+  readonly payload: Buffer
+}
+
+/** What a flow is of. */
+export const kinds = { file: 1, tcp: 2 } as const
+
+/** The two directions of a flow. */
+export const flows = { toGuest: 1, toHost: 2 } as const
+
 const head = (major: number, size: number): Buffer => {
   if (size < 24) return Buffer.from([major << 5 | size])
   if (size < 0x100) return Buffer.from([major << 5 | 24, size])
@@ -75,11 +90,18 @@ const decode = (bytes: Buffer): Value => {
   return next()
 }
 
+/** After these nothing more comes of the same number. */
+const lastWords = new Set(
+  "exec.exited exec.failed error fs.response pong touched tcp.closed tcp.failed".split(" ").map((type) =>
+    `core.${type}`
+  )
+)
+
 /** The flags that the protocol gives each message. */
 const flagsOf = (type: string): number =>
-  ["core.exec.exited", "core.exec.failed", "core.error", "core.fs.response", "core.pong"].includes(type)
+  lastWords.has(type)
     ? 1
-    : type.endsWith(".request")
+    : type.endsWith(".request") || type === "core.tcp.connect"
     ? 2
     : 0
 
@@ -128,13 +150,41 @@ export const greeting = (): Buffer => {
   ])
 }
 
+const bulkFlag = 8
+
+/** A record of a flow. */
+export const bulk = ({ flow, id, kind, offset, payload }: Bulk): Buffer => {
+  const header = Buffer.alloc(21)
+  header.writeUInt32BE(17 + payload.length, 0)
+  header.writeUInt32BE(id, 4)
+  header[8] = bulkFlag
+  header[9] = kind
+  header[10] = flow
+  header.writeBigUInt64BE(BigInt(offset), 13)
+  return Buffer.concat([header, payload])
+}
+
 /** Cuts what comes from a socket into frames. */
-export const makeReader = (received: (frame: Frame) => void): (chunk: Buffer) => void => {
+export const makeReader = (
+  received: (frame: Frame) => void,
+  receivedBulk: (record: Bulk) => void = () => {}
+): (chunk: Buffer) => void => {
   let rest: Buffer = Buffer.alloc(0)
   return (chunk) => {
     rest = Buffer.concat([rest, chunk])
     while (rest.length >= 4 && rest.length >= 4 + rest.readUInt32BE(0)) {
       const end = 4 + rest.readUInt32BE(0)
+      if (rest[8] === bulkFlag) {
+        receivedBulk({
+          id: rest.readUInt32BE(4),
+          kind: rest[9]!,
+          flow: rest[10]!,
+          offset: Number(rest.readBigUInt64BE(13)),
+          payload: rest.subarray(21, end)
+        })
+        rest = rest.subarray(end)
+        continue
+      }
       const message = decode(rest.subarray(9, end)) as { v: number; t: string; p: Uint8Array }
       received({
         id: rest.readUInt32BE(4),

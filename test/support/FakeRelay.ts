@@ -19,7 +19,7 @@ const runtime = { entrypoint: ["echo", "the"], cmd: ["default"] }
 /** The socket of a sandbox's relay, where the engine looks for it. */
 export const agentSocket = Effect.fn("agentSocket")(function*(name: string) {
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const id = crypto.createHash("sha256").update(name).digest("hex").slice(0, 24)
   return path.join(home, "run/sandboxes", id, "agent.sock")
 })

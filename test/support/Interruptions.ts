@@ -51,7 +51,8 @@ export const interruptions = Effect.fn("interruptions")(function*(rounds: number
   // Of an image: only such a sandbox can be branched.
   const registry = yield* Registry.Registry
   const image = yield* registry.push("interrupted", yield* rootDirectory)
-  const { home, native } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
+  const { native } = yield* Backend.Backend
   const times: Record<string, Array<number>> = {}
   let before = 0
   let parent: Effect.Success<ReturnType<typeof makeParent>> | undefined

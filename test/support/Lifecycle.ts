@@ -45,7 +45,7 @@ interface Held {
 
 const name = "modelled"
 
-type Call<A> = Effect.Effect<A, MicrosandboxError.MicrosandboxError, Backend.Backend>
+type Call<A> = Effect.Effect<A, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local>
 
 /** What came of a call: a value, or a reason's tag. */
 const answer = <A, R>(call: Effect.Effect<A, MicrosandboxError.MicrosandboxError, R>) =>
@@ -76,7 +76,11 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
 
   const hold = Effect.fnUntraced(function*(
     onClose: Sandbox.OnClose,
-    make: Effect.Effect<Sandbox.Sandbox, MicrosandboxError.MicrosandboxError, Backend.Backend | Scope.Scope>
+    make: Effect.Effect<
+      Sandbox.Sandbox,
+      MicrosandboxError.MicrosandboxError,
+      Backend.Backend | Backend.Local | Scope.Scope
+    >
   ) {
     const scope = yield* Scope.make()
     const made = yield* Effect.result(Scope.provide(make, scope))
@@ -121,7 +125,7 @@ export const walk = Effect.fn("walk")(function*(commands: ReadonlyArray<Command>
     if (expected === undefined) become(state)
   })
 
-  const run: Record<Command, Effect.Effect<void, never, Backend.Backend>> = {
+  const run: Record<Command, Effect.Effect<void, never, Backend.Backend | Backend.Local>> = {
     make: Effect.gen(function*() {
       const expected = box === undefined ? "up" : "SandboxAlreadyExists"
       expect(yield* hold("destroy", Sandbox.make({ name, image })), expected, "make")

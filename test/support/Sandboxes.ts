@@ -12,7 +12,7 @@ export const temporaryDirectory = Effect.gen(function*() {
 
 /** A new home, and a local backend in it. */
 export const layerBackend: Layer.Layer<
-  Backend.Backend | NodeServices.NodeServices,
+  Backend.Backend | Backend.Local | NodeServices.NodeServices,
   MicrosandboxError.MicrosandboxError
 > = Layer.unwrap(
   Effect.map(temporaryDirectory, (home) => Backend.layerLocal({ home }))
@@ -77,7 +77,7 @@ export const isFree = Effect.fn("isFree")(function*(name: string) {
 export const sandboxDirectories = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const directory = path.join(home, "sandboxes")
   return (yield* fs.exists(directory)) ? yield* fs.readDirectory(directory) : []
 })

@@ -19,7 +19,7 @@ export const readLate = Effect.fn("readLate")(function*(what: {
   readonly sha256: string
   readonly growth: number
 }) {
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const spawner = yield* ChildProcessSpawner
   const { bytes, highWater = "4 MiB", sandbox, seconds } = what
   const args = ["test/support/programs/slow.ts", home, sandbox, `${bytes}`, `${seconds}`, highWater]

@@ -16,7 +16,7 @@ new DatabaseSync(path, { timeout: 10_000 }).prepare(sql).run(...values)
  */
 const execute = Effect.fn("execute")(function*(sql: string, ...values: ReadonlyArray<string>) {
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const spawner = yield* ChildProcessSpawner
   const exitCode = yield* spawner.exitCode(
     ChildProcess.make("node", ["-e", program, path.join(home, "db/msb.db"), sql, ...values], { stderr: "inherit" })
@@ -47,7 +47,7 @@ export const makeRow = Effect.fn("makeRow")(function*(
 ) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   yield* execute("INSERT INTO sandbox (name, config, status) VALUES (?, ?, ?)", name, JSON.stringify(config), status)
   const logs = path.join(home, "sandboxes", name, "logs")
   yield* fs.makeDirectory(logs, { recursive: true })
@@ -78,7 +78,7 @@ export const makeRow = Effect.fn("makeRow")(function*(
 export const makeStopped = Effect.fn("makeStopped")(function*(name: string, content: string | Uint8Array = "kept") {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   yield* makeRow(name, "Stopped", {
     name,
     image: { Oci: { reference: "127.0.0.1:1/kept:latest" } },
@@ -96,7 +96,7 @@ export const imageDigest = `sha256:${"ab".repeat(32)}`
 
 /** What the command line of the runtime says, on the home of the backend. */
 export const msb = Effect.fn("msb")(function*(...args: ReadonlyArray<string>) {
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const spawner = yield* ChildProcessSpawner
   const program = "node_modules/@superradcompany/microsandbox-linux-x64-gnu/bin/msb"
   return yield* spawner.string(

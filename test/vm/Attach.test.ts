@@ -22,7 +22,7 @@ const isGone = Effect.fn("isGone")(function*(word: string) {
 /** A real terminal with 33 rows and 111 columns, a program at it, and the settings of the terminal before and after. */
 const atTerminal = Effect.fn("atTerminal")(function*(what: string) {
   const sandbox = yield* Sandbox.Sandbox
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const spawner = yield* ChildProcessSpawner
   const keys = yield* Queue.unbounded<Uint8Array>()
   const commands = [

@@ -138,7 +138,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
     Effect.gen(function*() {
       const image = yield* rootDirectory
       const sandbox = yield* Sandbox.make({ name: "shared", image })
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       yield* Effect.scoped(Effect.gen(function*() {
         const other = yield* Sandbox.connect("shared")
         assert.strictEqual(other.id, sandbox.id)
@@ -243,7 +243,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
   it.effect("that a scope is to end is not swept while its owner lives, and is ended as it was to be afterwards", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const sandbox = yield* Sandbox.make({ name: "owned", image })
       assert.deepStrictEqual(yield* Sandbox.sweep, { removed: [], stopped: [], failed: [] })
       assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0)
@@ -269,7 +269,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
   it.effect("that was detached has no owner any more", () =>
     Effect.gen(function*() {
       const image = yield* rootDirectory
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const exit = yield* Effect.exit(
         Effect.scoped(Effect.flatMap(Sandbox.make({ name: "given-away", image }), (sandbox) => sandbox.detach)).pipe(
           Effect.provide(Backend.layerLocal({ home, sweep: false }), { local: true })

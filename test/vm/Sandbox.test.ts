@@ -199,7 +199,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
       const fs = yield* FileSystem.FileSystem
       let up = 0
       const use = Effect.fn("use")(function*(mark: string) {
-        const { home } = yield* Backend.Backend
+        const { home } = yield* Backend.Local
         const sandbox = yield* Sandbox.make({ name: "twin", image, env: { MARK: mark } })
         // Both are up at once.
         up++

@@ -65,7 +65,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const image = yield* rootWithSockets
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const sockets = yield* temporaryDirectory
       yield* shoutingSocket(`${sockets}/shout.sock`)
       const sandbox = yield* Sandbox.make({
@@ -163,7 +163,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("the o
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       const directory = yield* temporaryDirectory
       // The root itself is reached through a link.
       yield* fs.symlink(yield* rootDirectory, `${directory}/root`)

@@ -8,7 +8,7 @@
  * version share: what one has, all have. A reference is looked up as it was given when the image came: `alpine` and
  * `docker.io/library/alpine:latest` are two entries of one image.
  *
- * Images are a local backend's: with another the reason is `Unsupported`.
+ * Images are a local backend's: everything here asks for `Backend.Local`. A control plane pulls what it needs by itself.
  *
  * @stability unstable
  * @since 0.1.0
@@ -18,10 +18,11 @@ import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { Backend } from "./Backend.ts"
+import type { Backend, Local } from "./Backend.ts"
 import { type Boot, makeBoot, streamBoot } from "./internal/boot.ts"
 import { decodeOptions, mapFailure, type Subject } from "./internal/failure.ts"
 import * as internal from "./internal/image.ts"
+import { localBackend } from "./internal/local.ts"
 import { withoutCredentials } from "./internal/operation.ts"
 import { optionalSize } from "./internal/size.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
@@ -207,16 +208,16 @@ const decodePull = decodeOptions(internal.Pull, pullSubject)
 export const pull = (
   reference: string,
   options: PullOptions = {}
-): Effect.Effect<Info, MicrosandboxError, Backend> => pullWatched(reference, options)
+): Effect.Effect<Info, MicrosandboxError, Backend | Local> => pullWatched(reference, options)
 
 const pullWatched = Effect.fn("Image.pull")(function*(
   reference: string,
   options: PullOptions,
   boot?: Boot
-): Effect.fn.Return<Info, MicrosandboxError, Backend> {
+): Effect.fn.Return<Info, MicrosandboxError, Backend | Local> {
   const decoded = yield* decodePull({ ...options, reference })
   yield* Effect.annotateCurrentSpan({ "image.reference": withoutCredentials(reference) })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   const { progress } = boot ?? (yield* makeBoot(native))
   const pulled = native.call((token) => handle.pullImage(internal.toNativePull(decoded), progress, token))
   return toInfo(yield* mapFailure(pullSubject)(pulled))
@@ -246,8 +247,8 @@ const pullWatched = Effect.fn("Image.pull")(function*(
 export const pullStream = (
   reference: string,
   options: PullOptions = {}
-): Stream.Stream<Progress.Event | Ready, MicrosandboxError, Backend> =>
-  Stream.fromEffect(Effect.service(Backend)).pipe(
+): Stream.Stream<Progress.Event | Ready, MicrosandboxError, Backend | Local> =>
+  Stream.fromEffect(localBackend).pipe(
     Stream.flatMap(({ native }) =>
       streamBoot(
         native,
@@ -270,8 +271,8 @@ export const pullStream = (
  * @category queries
  * @since 0.1.0
  */
-export const list: Effect.Effect<ReadonlyArray<Info>, MicrosandboxError, Backend> = Effect.gen(function*() {
-  const { handle, native } = yield* Backend
+export const list: Effect.Effect<ReadonlyArray<Info>, MicrosandboxError, Backend | Local> = Effect.gen(function*() {
+  const { handle, native } = yield* localBackend
   const found = yield* native.call((token) => handle.listImages(token)).pipe(mapFailure({ operation: "Image.list" }))
   return found.map(toInfo)
 }).pipe(Effect.withSpan("Image.list"))
@@ -288,10 +289,10 @@ const decodeGet = decodeOptions(internal.Reference, getSubject)
  */
 export const get = Effect.fn("Image.get")(function*(
   reference: string
-): Effect.fn.Return<Info, MicrosandboxError, Backend> {
+): Effect.fn.Return<Info, MicrosandboxError, Backend | Local> {
   yield* decodeGet({ reference })
   yield* Effect.annotateCurrentSpan({ "image.reference": withoutCredentials(reference) })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   return toInfo(yield* native.call((token) => handle.getImage(reference, token)).pipe(mapFailure(getSubject)))
 })
 
@@ -307,10 +308,10 @@ const decodeInspect = decodeOptions(internal.Reference, inspectSubject)
  */
 export const inspect = Effect.fn("Image.inspect")(function*(
   reference: string
-): Effect.fn.Return<Detail, MicrosandboxError, Backend> {
+): Effect.fn.Return<Detail, MicrosandboxError, Backend | Local> {
   yield* decodeInspect({ reference })
   yield* Effect.annotateCurrentSpan({ "image.reference": withoutCredentials(reference) })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   const { config, image, layers } = yield* native.call((token) => handle.inspectImage(reference, token)).pipe(
     mapFailure(inspectSubject)
   )
@@ -359,10 +360,10 @@ const decodeRemove = decodeOptions(internal.Remove, removeSubject)
 export const remove = Effect.fn("Image.remove")(function*(
   reference: string,
   options: RemoveOptions = {}
-): Effect.fn.Return<void, MicrosandboxError, Backend> {
+): Effect.fn.Return<void, MicrosandboxError, Backend | Local> {
   const { force = false } = yield* decodeRemove({ ...options, reference })
   yield* Effect.annotateCurrentSpan({ "image.reference": withoutCredentials(reference) })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   yield* native.call((token) => handle.removeImage(reference, force, token)).pipe(mapFailure(removeSubject))
 })
 
@@ -374,8 +375,8 @@ export const remove = Effect.fn("Image.remove")(function*(
  * @category removing
  * @since 0.1.0
  */
-export const prune: Effect.Effect<PruneReport, MicrosandboxError, Backend> = Effect.gen(function*() {
-  const { handle, native } = yield* Backend
+export const prune: Effect.Effect<PruneReport, MicrosandboxError, Backend | Local> = Effect.gen(function*() {
+  const { handle, native } = yield* localBackend
   const { bytes, ...counts } = yield* native.call((token) => handle.pruneImages(token)).pipe(
     mapFailure({ operation: "Image.prune" })
   )
@@ -424,10 +425,10 @@ const decodeLoad = decodeOptions(internal.Load, loadSubject)
 export const load = Effect.fn("Image.load")(function*(
   path: string,
   options: LoadOptions = {}
-): Effect.fn.Return<ReadonlyArray<Info>, MicrosandboxError, Backend> {
+): Effect.fn.Return<ReadonlyArray<Info>, MicrosandboxError, Backend | Local> {
   const { tags = [] } = yield* decodeLoad({ ...options, path })
   yield* Effect.annotateCurrentSpan({ "image.archive": path })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   const loaded = yield* native.call((token) => handle.loadImages(path, [...tags], token)).pipe(mapFailure(loadSubject))
   return loaded.map(toInfo)
 })
@@ -465,10 +466,10 @@ export const save = Effect.fn("Image.save")(function*(
   references: ReadonlyArray<string>,
   path: string,
   options: SaveOptions = {}
-): Effect.fn.Return<void, MicrosandboxError, Backend> {
+): Effect.fn.Return<void, MicrosandboxError, Backend | Local> {
   const { format = "docker" } = yield* decodeSave({ ...options, references, path })
   yield* Effect.annotateCurrentSpan({ "image.archive": path })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   yield* native.call((token) => handle.saveImages({ references: [...references], path, format }, token)).pipe(
     mapFailure(saveSubject)
   )

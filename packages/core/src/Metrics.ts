@@ -14,8 +14,9 @@ import * as Pull from "effect/Pull"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Backend } from "./Backend.ts"
+import type { Backend, Local } from "./Backend.ts"
 import { mapFailure } from "./internal/failure.ts"
+import { localBackend } from "./internal/local.ts"
 import { fieldsOf } from "./internal/sample.ts"
 import { optionalSize } from "./internal/size.ts"
 import type { MicrosandboxError } from "./MicrosandboxError.ts"
@@ -84,11 +85,13 @@ export interface SampleOptions {
  * @category queries
  * @since 0.1.0
  */
-export const all: Effect.Effect<ReadonlyMap<string, Sample>, MicrosandboxError, Backend> = Effect.gen(function*() {
-  const { handle, native } = yield* Backend
-  const found = yield* native.call((token) => handle.allMetrics(token)).pipe(mapFailure({ operation: "Metrics.all" }))
-  return new Map(found.map(({ name, sample }) => [name, new Sample(fieldsOf(sample))]))
-}).pipe(Effect.withSpan("Metrics.all"))
+export const all: Effect.Effect<ReadonlyMap<string, Sample>, MicrosandboxError, Backend | Local> = Effect.gen(
+  function*() {
+    const { handle, native } = yield* localBackend
+    const found = yield* native.call((token) => handle.allMetrics(token)).pipe(mapFailure({ operation: "Metrics.all" }))
+    return new Map(found.map(({ name, sample }) => [name, new Sample(fieldsOf(sample))]))
+  }
+).pipe(Effect.withSpan("Metrics.all"))
 
 /**
  * Options of {@link gauges}.

@@ -14,13 +14,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { Backend } from "./Backend.ts"
+import type { Backend, Local } from "./Backend.ts"
 import * as doctors from "./internal/doctor.ts"
 import { decodeOptions, mapFailure } from "./internal/failure.ts"
 import * as findings from "./internal/finding.ts"
 import { look } from "./internal/host.ts"
 import { findings as judge } from "./internal/hostRules.ts"
 import { defined, Text } from "./internal/inputs.ts"
+import { localBackend } from "./internal/local.ts"
 import { MicrosandboxError, RuntimeNotInstalled, RuntimeVersionMismatch } from "./MicrosandboxError.ts"
 
 // -----------------------------------------------------------------------------
@@ -84,7 +85,7 @@ const toResolved = ({ libkrunfw, libkrunfwOrigin, msb, msbOrigin, version }: Nat
 
 const resolveAs = (operation: string) =>
   Effect.gen(function*() {
-    const { home, native } = yield* Backend
+    const { home, native } = yield* localBackend
     const pair = yield* native.call((token) => native.engine.resolveRuntime({ home }, token)).pipe(
       mapFailure({ operation })
     )
@@ -102,7 +103,7 @@ const resolveAs = (operation: string) =>
  * @category queries
  * @since 0.1.0
  */
-export const resolve: Effect.Effect<Resolved, MicrosandboxError, Backend> = resolveAs("Runtime.resolve").pipe(
+export const resolve: Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = resolveAs("Runtime.resolve").pipe(
   Effect.withSpan("Runtime.resolve")
 )
 
@@ -113,14 +114,15 @@ export const resolve: Effect.Effect<Resolved, MicrosandboxError, Backend> = reso
  * @category queries
  * @since 0.1.0
  */
-export const installed: Effect.Effect<boolean, MicrosandboxError, Backend> = resolveAs("Runtime.installed").pipe(
-  Effect.map(({ msb }) => msb.version === version),
-  Effect.catchReasons("MicrosandboxError", {
-    RuntimeNotInstalled: () => Effect.succeed(false),
-    RuntimeIncomplete: () => Effect.succeed(false)
-  }),
-  Effect.withSpan("Runtime.installed")
-)
+export const installed: Effect.Effect<boolean, MicrosandboxError, Backend | Local> = resolveAs("Runtime.installed")
+  .pipe(
+    Effect.map(({ msb }) => msb.version === version),
+    Effect.catchReasons("MicrosandboxError", {
+      RuntimeNotInstalled: () => Effect.succeed(false),
+      RuntimeIncomplete: () => Effect.succeed(false)
+    }),
+    Effect.withSpan("Runtime.installed")
+  )
 
 /**
  * Where to take a pair from: `"npm"` (the package of this platform, which is installed already), a directory that has the two
@@ -213,7 +215,7 @@ const put = Effect.fnUntraced(function*(
   operation: string,
   { force = false, from = "npm", home }: typeof InstallSchema.Type
 ) {
-  const backend = yield* Backend
+  const backend = yield* localBackend
   const source = from === "npm" ? yield* fromNpm(operation) : defined(from)
   const what = { ...source, force, home: home ?? backend.home }
   const pair = yield* backend.native.call((token) => backend.native.engine.installRuntime(what, token)).pipe(
@@ -244,11 +246,12 @@ const decodeInstall = decodeOptions(InstallSchema, { operation: "Runtime.install
  * @category operations
  * @since 0.1.0
  */
-export const install: (options?: InstallOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend> = Effect.fn(
-  "Runtime.install"
-)(function*(options: InstallOptions = {}) {
-  return yield* put("Runtime.install", yield* decodeInstall(options))
-})
+export const install: (options?: InstallOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect
+  .fn(
+    "Runtime.install"
+  )(function*(options: InstallOptions = {}) {
+    return yield* put("Runtime.install", yield* decodeInstall(options))
+  })
 
 const decodeEnsure = decodeOptions(EnsureSchema, { operation: "Runtime.ensure" })
 
@@ -264,26 +267,27 @@ const decodeEnsure = decodeOptions(EnsureSchema, { operation: "Runtime.ensure" }
  * @category operations
  * @since 0.1.0
  */
-export const ensure: (options?: EnsureOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend> = Effect.fn(
-  "Runtime.ensure"
-)(function*(options: EnsureOptions = {}) {
-  const operation = "Runtime.ensure"
-  const given = yield* decodeEnsure(options)
-  const resolved = yield* resolveAs(operation).pipe(
-    Effect.catchReason("MicrosandboxError", "RuntimeNotInstalled", () => put(operation, given))
-  )
-  const { path, version: actual = "unknown" } = resolved.msb
-  if (actual === version) return resolved
-  return yield* new MicrosandboxError({
-    operation,
-    reason: new RuntimeVersionMismatch({
-      message: `the runtime at ${path} is version ${actual}; this SDK launches exactly ${version}`,
-      expected: version,
-      actual,
-      path
+export const ensure: (options?: EnsureOptions) => Effect.Effect<Resolved, MicrosandboxError, Backend | Local> = Effect
+  .fn(
+    "Runtime.ensure"
+  )(function*(options: EnsureOptions = {}) {
+    const operation = "Runtime.ensure"
+    const given = yield* decodeEnsure(options)
+    const resolved = yield* resolveAs(operation).pipe(
+      Effect.catchReason("MicrosandboxError", "RuntimeNotInstalled", () => put(operation, given))
+    )
+    const { path, version: actual = "unknown" } = resolved.msb
+    if (actual === version) return resolved
+    return yield* new MicrosandboxError({
+      operation,
+      reason: new RuntimeVersionMismatch({
+        message: `the runtime at ${path} is version ${actual}; this SDK launches exactly ${version}`,
+        expected: version,
+        actual,
+        path
+      })
     })
   })
-})
 
 // -----------------------------------------------------------------------------
 // The doctor

@@ -27,7 +27,7 @@ import * as Stream from "effect/Stream"
 import type { Terminal } from "effect/Terminal"
 import type { Duplex } from "node:stream"
 import type * as Attach from "./Attach.ts"
-import { Backend } from "./Backend.ts"
+import { Backend, Local } from "./Backend.ts"
 import type { BranchOptions, PauseOptions } from "./Branch.ts"
 import type { ExecHandle, ExecOptions, ExecOutput, SpawnOptions } from "./Exec.ts"
 import { type Boot, streamBoot } from "./internal/boot.ts"
@@ -47,6 +47,7 @@ import {
   toMillis,
   toSeconds
 } from "./internal/inputs.ts"
+import { localBackend } from "./internal/local.ts"
 import {
   entries,
   LogOptions,
@@ -324,6 +325,8 @@ export interface Sandbox {
    * The same as a stream, which can be resumed at an entry's `cursor`. With `follow` it goes on until the sandbox stops, and
    * has what was written until then. The entries of one source come in their order.
    *
+   * In a cloud only `follow` is there; its connection is made anew where it ends, after the last entry that was read.
+   *
    * Fails with `InvalidCursor`, and with `MissedRotation` when a reader is so slow that what it had to read next was
    * rotated away (40 MiB later). Each stream that follows takes one inotify instance, of which a user has 128 by default.
    */
@@ -372,7 +375,8 @@ export interface Sandbox {
   /** The state, looked up now. */
   readonly status: Effect.Effect<Status, MicrosandboxError>
   /**
-   * Asks the sandbox to stop, waits for the grace, and then kills it, unless told not to. One that has stopped is no error.
+   * Asks the sandbox to stop, waits for the grace, and then kills it, unless told not to. One that has stopped is no error. In a
+   * cloud, which has no kill, it waits for 30 seconds at least instead.
    * Fails with `StopTimeout` when it may not kill, and with `KillTimeout` when a kill is not confirmed within 30 seconds.
    */
   readonly stop: (options?: StopOptions) => Effect.Effect<void, MicrosandboxError>
@@ -918,6 +922,15 @@ const byName = <A>(
   })
 }
 
+/** The same of what only a backend on this machine can do. */
+const byNameLocally = <A>(
+  operation: string,
+  run: (backend: Native.Backend, name: string, token: Native.CancelToken) => Promise<Native.Outcome<A>>
+) => {
+  const find = byName(operation, run)
+  return (name: string): Effect.Effect<A, MicrosandboxError, Backend | Local> => Effect.flatMap(Local, () => find(name))
+}
+
 /**
  * Looks a sandbox up by name. Fails with `SandboxNotFound`.
  *
@@ -959,7 +972,7 @@ export const stop = Effect.fn("Sandbox.stop")(function*(
  * @category operations
  * @since 0.1.0
  */
-export const drain: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
+export const drain: (name: string) => Effect.Effect<void, MicrosandboxError, Backend | Local> = byNameLocally(
   "Sandbox.drain",
   (backend, name, token) => backend.drainSandbox(name, token)
 )
@@ -992,8 +1005,8 @@ const waitByName = byName("Sandbox.wait", (backend, name, token) => backend.wait
  * @category operations
  * @since 0.1.0
  */
-export const sweep: Effect.Effect<SweepReport, MicrosandboxError, Backend> = Effect.flatMap(
-  Backend,
+export const sweep: Effect.Effect<SweepReport, MicrosandboxError, Backend | Local> = Effect.flatMap(
+  localBackend,
   ({ handle, native }) => sweepBackend(native, handle)
 )
 
@@ -1017,7 +1030,7 @@ export const remove: (name: string) => Effect.Effect<void, MicrosandboxError, Ba
  * @category operations
  * @since 0.1.0
  */
-export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
+export const kill: (name: string) => Effect.Effect<void, MicrosandboxError, Backend | Local> = byNameLocally(
   "Sandbox.kill",
   (backend, name, token) => backend.killSandbox(name, token)
 )
@@ -1039,11 +1052,11 @@ const decodeMetrics = decodeOptions(
 export const metrics = Effect.fn("Sandbox.metrics")(function*(
   name: string,
   options: Metrics.SampleOptions = {}
-): Effect.fn.Return<Metrics.Sample, MicrosandboxError, Backend> {
+): Effect.fn.Return<Metrics.Sample, MicrosandboxError, Backend | Local> {
   const { deadline = defaultDeadline } = yield* decodeMetrics({ ...options, name })
   const subject = { ...metricsSubject, sandbox: name }
   yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   const reading = yield* native.call((token) => handle.sandboxMetrics(name, toMillis(deadline), token)).pipe(
     mapFailure(subject)
   )
@@ -1063,10 +1076,10 @@ const decodeLogs = decodeOptions(Schema.Struct({ name: Name, ...LogOptions.field
 export const logs = Effect.fn("Sandbox.logs")(function*(
   name: string,
   options: Logs.Options = {}
-): Effect.fn.Return<ReadonlyArray<Logs.Entry>, MicrosandboxError, Backend> {
+): Effect.fn.Return<ReadonlyArray<Logs.Entry>, MicrosandboxError, Backend | Local> {
   const which = toNativeLogOptions(yield* decodeLogs({ ...options, name }))
   yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   return toEntries(
     yield* native.call((token) => handle.sandboxLogs(name, which, token)).pipe(
       mapFailure({ ...logsSubject, sandbox: name })
@@ -1115,10 +1128,10 @@ const decodePause = decodeOptions(Schema.Struct({ name: Name, ...PauseSchema.fie
 export const pause = Effect.fn("Sandbox.pause")(function*(
   name: string,
   options: PauseOptions = {}
-): Effect.fn.Return<void, MicrosandboxError, Backend> {
+): Effect.fn.Return<void, MicrosandboxError, Backend | Local> {
   const { guestFlush = "auto" } = yield* decodePause({ ...options, name })
   yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
-  const { handle, native } = yield* Backend
+  const { handle, native } = yield* localBackend
   yield* native.call((token) => handle.pauseSandbox(name, guestFlush, token)).pipe(
     mapFailure({ ...pauseSubject, sandbox: name })
   )
@@ -1132,7 +1145,7 @@ export const pause = Effect.fn("Sandbox.pause")(function*(
  * @category operations
  * @since 0.1.0
  */
-export const resume: (name: string) => Effect.Effect<void, MicrosandboxError, Backend> = byName(
+export const resume: (name: string) => Effect.Effect<void, MicrosandboxError, Backend | Local> = byNameLocally(
   "Sandbox.resume",
   (backend, name, token) => backend.resumeSandbox(name, token)
 )
@@ -1143,10 +1156,10 @@ const modifyByName = (operation: string, apply: boolean) => {
     name: string,
     changes: Modify.Changes,
     options: Modify.Options = {}
-  ): Effect.fn.Return<Modify.Plan, MicrosandboxError, Backend> {
+  ): Effect.fn.Return<Modify.Plan, MicrosandboxError, Backend | Local> {
     const [changed, how] = toNativeModify(yield* decode({ ...options, ...changes, name }), apply)
     yield* Effect.annotateCurrentSpan({ "sandbox.name": name })
-    const { handle, native } = yield* Backend
+    const { handle, native } = yield* localBackend
     const plan = yield* native.call((token) => handle.modifySandbox(name, changed, how, token)).pipe(
       mapFailure({ operation, sandbox: name })
     )
@@ -1165,7 +1178,7 @@ export const modify: (
   name: string,
   changes: Modify.Changes,
   options?: Modify.Options
-) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend> = modifyByName("Sandbox.modify", true)
+) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend | Local> = modifyByName("Sandbox.modify", true)
 
 /**
  * Says what {@link modify} would do, and changes nothing.
@@ -1178,7 +1191,7 @@ export const modifyPlan: (
   name: string,
   changes: Modify.Changes,
   options?: Modify.Options
-) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend> = modifyByName("Sandbox.modifyPlan", false)
+) => Effect.Effect<Modify.Plan, MicrosandboxError, Backend | Local> = modifyByName("Sandbox.modifyPlan", false)
 
 /**
  * One sandbox for a whole program.

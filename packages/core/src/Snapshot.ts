@@ -16,7 +16,7 @@
 import type { Native } from "@effect-microsandbox/native"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Backend } from "./Backend.ts"
+import { Backend, Local } from "./Backend.ts"
 import type { GuestFlush } from "./Branch.ts"
 import { decodeOptions, mapFailure } from "./internal/failure.ts"
 import { defined, Labels, Name as SandboxName, Text } from "./internal/inputs.ts"
@@ -199,6 +199,13 @@ const call = <A>(operation: string, run: Run<A>, sandbox?: string): Effect.Effec
       native.call((token) => run(handle, token)).pipe(mapFailure({ operation, ...defined({ sandbox }) }))
   )
 
+/** The same of what only a backend on this machine can do. */
+const callLocal = <A>(
+  operation: string,
+  run: Run<A>,
+  sandbox?: string
+): Effect.Effect<A, MicrosandboxError, Backend | Local> => Effect.flatMap(Local, () => call(operation, run, sandbox))
+
 const Reference = Text.check(Schema.isMinLength(1))
 
 const decode = {
@@ -304,11 +311,11 @@ export const createArchive = Effect.fn("Snapshot.createArchive")(function*(
   sandbox: string,
   path: string,
   options: ArchiveOptions = {}
-): Effect.fn.Return<Snapshot, MicrosandboxError, Backend> {
+): Effect.fn.Return<Snapshot, MicrosandboxError, Backend | Local> {
   const { name = "", overwrite = false, path: out, plainTar = false, sandbox: source, ...given } = yield* decode
     .createArchive({ ...options, sandbox, path })
   yield* Effect.annotateCurrentSpan({ "sandbox.name": source })
-  const made = yield* call(
+  const made = yield* callLocal(
     "Snapshot.createArchive",
     (backend, token) =>
       backend.createSnapshotArchive(source, out, captured({ ...given, name }), { overwrite, plainTar }, token),
@@ -373,9 +380,9 @@ export const list: Effect.Effect<ReadonlyArray<Info>, MicrosandboxError, Backend
  */
 export const listDirectory = Effect.fn("Snapshot.listDirectory")(function*(
   path: string
-): Effect.fn.Return<ReadonlyArray<Snapshot>, MicrosandboxError, Backend> {
+): Effect.fn.Return<ReadonlyArray<Snapshot>, MicrosandboxError, Backend | Local> {
   yield* decode.listDirectory({ path })
-  const found = yield* call(
+  const found = yield* callLocal(
     "Snapshot.listDirectory",
     (backend, token) => backend.listSnapshotDirectory(path, token)
   )
@@ -397,9 +404,9 @@ export const listDirectory = Effect.fn("Snapshot.listDirectory")(function*(
  */
 export const reindex = Effect.fn("Snapshot.reindex")(function*(
   path?: string
-): Effect.fn.Return<number, MicrosandboxError, Backend> {
+): Effect.fn.Return<number, MicrosandboxError, Backend | Local> {
   yield* decode.reindex({ path })
-  return yield* call("Snapshot.reindex", (backend, token) => backend.reindexSnapshots(path, token))
+  return yield* callLocal("Snapshot.reindex", (backend, token) => backend.reindexSnapshots(path, token))
 })
 
 /**
@@ -416,9 +423,11 @@ export const reindex = Effect.fn("Snapshot.reindex")(function*(
  */
 export const verify = Effect.fn("Snapshot.verify")(function*(
   reference: string
-): Effect.fn.Return<Verification, MicrosandboxError, Backend> {
+): Effect.fn.Return<Verification, MicrosandboxError, Backend | Local> {
   yield* decode.verify({ reference })
-  return toVerification(yield* call("Snapshot.verify", (backend, token) => backend.verifySnapshot(reference, token)))
+  return toVerification(
+    yield* callLocal("Snapshot.verify", (backend, token) => backend.verifySnapshot(reference, token))
+  )
 })
 
 /**
@@ -438,10 +447,10 @@ export const save = Effect.fn("Snapshot.save")(function*(
   reference: string,
   path: string,
   options: SaveOptions = {}
-): Effect.fn.Return<void, MicrosandboxError, Backend> {
+): Effect.fn.Return<void, MicrosandboxError, Backend | Local> {
   const { image = false, parents = false, path: out, plainTar = false, reference: source, ...rest } = yield* decode
     .save({ ...options, reference, path })
-  yield* call(
+  yield* callLocal(
     "Snapshot.save",
     (backend, token) => backend.saveSnapshot(source, out, { image, parents, plainTar, ...defined(rest) }, token)
   )
@@ -466,7 +475,7 @@ export const save = Effect.fn("Snapshot.save")(function*(
 export const load = Effect.fn("Snapshot.load")(function*(
   path: string,
   options: LoadOptions = {}
-): Effect.fn.Return<Info, MicrosandboxError, Backend> {
+): Effect.fn.Return<Info, MicrosandboxError, Backend | Local> {
   const [info] = yield* loaded([path], options)
   return info
 })
@@ -482,16 +491,16 @@ export const load = Effect.fn("Snapshot.load")(function*(
 export const loadMany = Effect.fn("Snapshot.loadMany")(function*(
   paths: ReadonlyArray<string>,
   options: LoadOptions = {}
-): Effect.fn.Return<ReadonlyArray<Info>, MicrosandboxError, Backend> {
+): Effect.fn.Return<ReadonlyArray<Info>, MicrosandboxError, Backend | Local> {
   return yield* loaded(paths, options)
 })
 
 const loaded = Effect.fnUntraced(function*(
   archives: ReadonlyArray<string>,
   options: LoadOptions
-): Effect.fn.Return<readonly [Info, ...ReadonlyArray<Info>], MicrosandboxError, Backend> {
+): Effect.fn.Return<readonly [Info, ...ReadonlyArray<Info>], MicrosandboxError, Backend | Local> {
   const { paths, setHead = false, ...rest } = yield* decode.load({ ...options, paths: archives })
-  const [first, ...others] = yield* call(
+  const [first, ...others] = yield* callLocal(
     "Snapshot.load",
     (backend, token) => backend.loadSnapshots([...paths], { setHead, ...defined(rest) }, token)
   )
@@ -516,13 +525,13 @@ export const copy = Effect.fn("Snapshot.copy")(function*(
   reference: string,
   path: string,
   options: CopyOptions = {}
-): Effect.fn.Return<Snapshot, MicrosandboxError, Backend> {
+): Effect.fn.Return<Snapshot, MicrosandboxError, Backend | Local> {
   const { labels = {}, path: out, recordIntegrity = false, reference: source } = yield* decode.copy({
     ...options,
     reference,
     path
   })
-  const made = yield* call(
+  const made = yield* callLocal(
     "Snapshot.copy",
     (backend, token) => backend.copySnapshot(source, out, { ...labels }, recordIntegrity, token)
   )
@@ -563,7 +572,7 @@ export const remove = Effect.fn("Snapshot.remove")(function*(
  */
 export const groupHead = Effect.fn("Snapshot.groupHead")(function*(
   selector: string
-): Effect.fn.Return<Head, MicrosandboxError, Backend> {
+): Effect.fn.Return<Head, MicrosandboxError, Backend | Local> {
   yield* decode.groupHead({ selector })
-  return toHead(yield* call("Snapshot.groupHead", (backend, token) => backend.snapshotGroupHead(selector, token)))
+  return toHead(yield* callLocal("Snapshot.groupHead", (backend, token) => backend.snapshotGroupHead(selector, token)))
 })

@@ -7,6 +7,11 @@
  * this module gives as Effect's `FileSystem` without any VM, or the image of an ext4 disk, whose files only a guest can see.
  * The `msb` command line of the same version and home has the same volumes.
  *
+ * A volume in a cloud is one of its control plane. Its files are read and written over HTTP, from the beginning to the end: there
+ * are no links, nothing is appended, and owners, modes and times are not set. A file that is written takes its place when it is
+ * closed, and not at all when its writer has failed. All of one file goes in one request, which has the `requestTimeout` of the
+ * backend. What there is not fails with `Unsupported`; the files of a sandbox that mounts it have it all.
+ *
  * @stability unstable
  * @since 0.1.0
  */
@@ -245,6 +250,19 @@ export const open = Effect.fn("Volume.open")(function*(
   yield* annotate(name)
   return yield* internal.open(yield* Backend, openSubject, name)
 })
+
+/**
+ * Opens the default volume of a cloud, which all of its sandboxes can share. It has no name: its `name` is empty. A backend on
+ * this machine has none, and the reason is `Unsupported`.
+ *
+ * @stability unstable
+ * @category constructors
+ * @since 0.1.0
+ */
+export const openDefault: Effect.Effect<Volume, MicrosandboxError, Backend | Scope.Scope> = Effect.flatMap(
+  Backend,
+  (backend) => internal.open(backend, { operation: "Volume.openDefault" }, "")
+).pipe(Effect.withSpan("Volume.openDefault"))
 
 /**
  * Looks a volume up by name. Fails with `VolumeNotFound`.

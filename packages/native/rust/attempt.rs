@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::backend::Backend as EngineBackend;
-use microsandbox::sandbox::SandboxHandle;
+use microsandbox::sandbox::{SandboxHandle, SandboxListBuilder};
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_runtime::ipc::try_acquire_transition_guard;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::cloud;
 use crate::failure::Failure;
 use crate::outcome::Stop;
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session};
@@ -19,6 +20,9 @@ use crate::sandbox::{POLL, flatten, remove_stopped};
 /// How long an undoing may take. The engine gives up what it waits for after 30 seconds (a start that says nothing, a
 /// connection to its catalogue); then there is time for one more try.
 const UNDO: Duration = Duration::from_mins(1);
+
+/// How long a control plane may be out of reach before it is given up that it says what came of an attempt.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// One try to make a sandbox, and what it takes to undo it.
 pub(crate) struct Attempt {
@@ -62,6 +66,13 @@ impl Attempt {
 
     /// Wait until there is a row of this attempt.
     pub(crate) async fn begun(&self) {
+        if cloud::is_cloud(&self.backend) {
+            let mut pace = cloud::Pace::new();
+            while !self.find().await.is_ok_and(|found| found.is_some()) {
+                pace.wait().await;
+            }
+            return;
+        }
         while !self.lookup().await.is_ok_and(|handle| self.made(&handle)) {
             tokio::time::sleep(POLL).await;
         }
@@ -69,7 +80,8 @@ impl Attempt {
 
     /// Undo what the attempt has left, and answer with why it ended.
     pub(crate) async fn undo(&self, stop: Stop) -> Stop {
-        match self.roll_back().await {
+        let undone = if cloud::is_cloud(&self.backend) { self.take_back(&stop).await } else { self.roll_back().await };
+        match undone {
             Ok(()) => stop,
             Err(detail) => {
                 // What it left is for the sweep that comes when this engine has gone.
@@ -77,6 +89,40 @@ impl Attempt {
                 Failure::rollback_incomplete(&self.name, &detail, &stop).into()
             }
         }
+    }
+
+    /// The same of a control plane, which cleans up nothing by itself.
+    async fn take_back(&self, stop: &Stop) -> Result<(), String> {
+        if cloud::was_refused(stop) {
+            return Ok(());
+        }
+        let deadline = tokio::time::Instant::now() + ANSWER;
+        let (mut pace, mut why) = (cloud::Pace::new(), "the control plane did not answer".to_owned());
+        let found = loop {
+            match tokio::time::timeout_at(deadline, self.find()).await {
+                Ok(Ok(found)) => break found,
+                // It has said that it fails, and does so still.
+                Ok(Err(_)) if matches!(stop, Stop::Failed(Failure::CloudHttp { .. })) => return Ok(()),
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => return Err(why),
+            }
+            pace.wait().await;
+        };
+        match found {
+            Some(handle) => cloud::destroy(&handle).await.map_err(|failure| format!("{failure:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The sandbox of this attempt on a control plane. It finds by label what it may not show the labels of.
+    async fn find(&self) -> MicrosandboxResult<Option<SandboxHandle>> {
+        let query = SandboxListBuilder::default().limit(100).label(CREATION_LABEL, &self.id);
+        let page = self.backend.sandboxes().list(self.backend.clone(), query).await?;
+        let ours = |handle: &SandboxHandle| {
+            let shown = cloud::labels_of(handle);
+            handle.name() == self.name && shown.is_none_or(|labels| labels.get(CREATION_LABEL) == Some(&self.id))
+        };
+        Ok(page.sandboxes.into_iter().find(ours))
     }
 
     /// Wait until the engine's own clean-up is done, then remove what it keeps. The error says what is in the way.

@@ -9,13 +9,14 @@ use microsandbox::sandbox::{SandboxHandle, SandboxListBuilder};
 use napi_derive::napi;
 
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud::{self, CloudOptions};
 use crate::config::SandboxConfig;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::home;
 use crate::options::SandboxOptions;
 use crate::outcome::{Outcome, Stop};
-use crate::owner::visible;
+use crate::owner::{Labels, visible};
 use crate::progress::Progress;
 use crate::sandbox::{
     Ending, Sandbox, StopOptions, StopResult, connect, connect_or_create, create, flatten_stopped, kill,
@@ -69,6 +70,8 @@ pub struct SandboxPage {
 pub(crate) struct BackendValue {
     pub(crate) backend: Arc<dyn EngineBackend>,
     pub(crate) live: Live,
+    /// Of a control plane: hidden for as long as this lives.
+    _key: Option<Arc<str>>,
 }
 
 impl InEngine for BackendValue {
@@ -81,6 +84,21 @@ impl BackendValue {
     pub(crate) async fn lookup(&self, name: &str) -> microsandbox::MicrosandboxResult<SandboxHandle> {
         self.backend.sandboxes().get(self.backend.clone(), name).await
     }
+
+    /// The same, and a failure that names it.
+    pub(crate) async fn look_up(&self, name: &str) -> Result<SandboxHandle, Failure> {
+        self.lookup(name).await.map_err(|error| Failure::from(error).of_sandbox(name))
+    }
+
+    pub(crate) fn is_cloud(&self) -> bool {
+        cloud::is_cloud(&self.backend)
+    }
+
+    /// The labels of a sandbox that this engine ends in this way. A control plane gets none: what they say of this process
+    /// is not its business, and nobody there could tell whether it has died.
+    pub(crate) fn owner(&self, on_close: Ending) -> Labels {
+        if self.is_cloud() { Labels::new() } else { self.engine().session.owner(on_close) }
+    }
 }
 
 /// An open backend.
@@ -88,9 +106,18 @@ impl BackendValue {
 pub struct Backend {
     pub(crate) slot: Slot<BackendValue>,
     home: Option<String>,
+    url: Option<String>,
 }
 
 impl Backend {
+    pub(crate) fn open_cloud(engine: &Arc<EngineState>, options: &CloudOptions) -> Result<Self, Failure> {
+        let key = cloud::hide(&options.api_key);
+        let client = cloud::client(options)?;
+        let url = client.url().to_owned();
+        let value = BackendValue { backend: client.into(), live: engine.count(Kind::Backend), _key: Some(key) };
+        Ok(Self { slot: Slot::new("backend", value), home: None, url: Some(url) })
+    }
+
     pub(crate) async fn open_local(
         engine: Arc<EngineState>,
         options: LocalOptions,
@@ -108,8 +135,9 @@ impl Backend {
         cancel.guard(local.db()).await?;
         let backend: Arc<dyn EngineBackend> = local.into();
         Ok(Self {
-            slot: Slot::new("backend", BackendValue { backend, live: engine.count(Kind::Backend) }),
+            slot: Slot::new("backend", BackendValue { backend, live: engine.count(Kind::Backend), _key: None }),
             home: Some(home.display().to_string()),
+            url: None,
         })
     }
 }
@@ -121,6 +149,13 @@ impl Backend {
     #[must_use]
     pub fn home(&self) -> Option<String> {
         self.home.clone()
+    }
+
+    /// The address of a control plane.
+    #[napi(getter, catch_unwind)]
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        self.url.clone()
     }
 
     /// Boot a sandbox. When this fails or is cancelled, the name is free again before it answers.
@@ -220,6 +255,9 @@ impl Backend {
     ) -> napi::Result<Outcome<()>> {
         Ok(self
             .by_name(name, token, |_, handle, cancel| async move {
+                if handle.cloud().is_some() {
+                    return cancel.guard(cloud::stop(&handle, &options)).await;
+                }
                 cancel.guard(stop(&options, |grace| handle.stop_with_timeout(grace), || handle.kill())).await
             })
             .await)
@@ -268,7 +306,15 @@ impl Backend {
                     flatten_stopped(backend, &name).await?;
                     backend.sandboxes().remove(backend.clone(), &name).await
                 };
-                cancel.guard(within(&name, removed)).await
+                let removed = cancel.guard(within(&name, removed)).await;
+                // The control plane's word for one that runs.
+                if let Err(Stop::Failed(Failure::CloudHttp { message, status: 409, .. })) = removed {
+                    return Err(Failure::SandboxStillRunning { message, sandbox: name }.into());
+                }
+                removed.map_err(|stop| match stop {
+                    Stop::Failed(failure) => Stop::Failed(failure.of_sandbox(&name)),
+                    Stop::Cancelled => Stop::Cancelled,
+                })
             })
             .await)
     }
@@ -294,7 +340,7 @@ impl Backend {
     {
         self.slot
             .run(token, |value, cancel| async move {
-                let handle = cancel.guard(value.lookup(&name)).await?;
+                let handle = cancel.guard(value.look_up(&name)).await?;
                 work(value, handle, cancel).await
             })
             .await
@@ -303,17 +349,17 @@ impl Backend {
 
 impl SandboxInfo {
     pub(crate) fn of(handle: &SandboxHandle) -> Self {
-        let config = handle.config().ok();
+        let spec = cloud::spec_of(handle);
         let active = handle.active_config().ok().flatten();
         Self {
             name: handle.name().to_owned(),
-            id: handle.id().as_str().to_owned(),
+            id: cloud::id_of(&handle.id()),
             status: format!("{:?}", handle.status_snapshot()),
-            labels: config.as_ref().map(|config| visible(config.spec.labels.clone())).unwrap_or_default(),
+            labels: cloud::labels_of(handle).map(visible).unwrap_or_default(),
             created_at: handle.created_at().map(|time| milliseconds_of(time.timestamp_millis())),
             updated_at: handle.updated_at().map(|time| milliseconds_of(time.timestamp_millis())),
             last_failure: handle.last_failure_message_snapshot(),
-            config: config.map(|config| SandboxConfig::of(config.spec)),
+            config: spec.map(SandboxConfig::of),
             active_config: active.map(|config| SandboxConfig::of(config.spec)),
         }
     }

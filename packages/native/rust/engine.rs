@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, LocalOptions};
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud::CloudOptions;
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
 use crate::owner::Session;
@@ -231,6 +232,13 @@ impl Engine {
     pub async fn open_local(&self, options: LocalOptions, token: &CancelToken) -> napi::Result<Outcome<Backend>> {
         let state = self.state.clone();
         Ok(self.state.run(token.token(), |cancel| Backend::open_local(state, options, cancel)).await)
+    }
+
+    /// Open a backend on a control plane. Nothing is sent to it yet.
+    #[napi(ts_return_type = "Promise<Outcome<Backend>>")]
+    pub async fn open_cloud(&self, options: CloudOptions, token: &CancelToken) -> napi::Result<Outcome<Backend>> {
+        let state = &self.state;
+        Ok(state.run(token.token(), |_| async move { Ok(Backend::open_cloud(state, &options)?) }).await)
     }
 
     /// What is alive now.

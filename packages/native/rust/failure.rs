@@ -14,6 +14,7 @@ use microsandbox_image::{ImageError, Platform};
 use napi_derive::napi;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
+use crate::cloud::{is_answer, scrub};
 use crate::outcome::Stop;
 
 /// The `msb` that crate 0.7.2 knows how to launch (`lib/runtime/launch_contract.rs`).
@@ -691,6 +692,41 @@ impl Failure {
         self
     }
 
+    /// A control plane's answer does not say of which sandbox.
+    pub(crate) fn of_sandbox(mut self, name: &str) -> Self {
+        if let Self::SandboxNotFound { sandbox, .. } | Self::SandboxAlreadyExists { sandbox, .. } = &mut self
+            && sandbox.is_empty()
+        {
+            name.clone_into(sandbox);
+        }
+        self
+    }
+
+    /// Nor of which volume; and it may say of one what the engine takes for something about a sandbox.
+    pub(crate) fn of_volume(self, name: &str) -> Self {
+        let volume = name.to_owned();
+        match self {
+            Self::SandboxAlreadyExists { message, .. } => Self::VolumeAlreadyExists { message, volume },
+            Self::VolumeAlreadyExists { message, volume: empty } if empty.is_empty() => {
+                Self::VolumeAlreadyExists { message, volume }
+            }
+            Self::VolumeNotFound { message, volume: empty } if empty.is_empty() => {
+                Self::VolumeNotFound { message, volume }
+            }
+            other => other,
+        }
+    }
+
+    /// Nor of which snapshot.
+    pub(crate) fn of_snapshot(mut self, name: &str) -> Self {
+        if let Self::SnapshotNotFound { reference, .. } | Self::SnapshotAlreadyExists { reference, .. } = &mut self
+            && reference.is_empty()
+        {
+            name.clone_into(reference);
+        }
+        self
+    }
+
     /// Add to the message of a failure what was done before it, where that is a transfer's.
     pub(crate) fn after(mut self, done: &str) -> Self {
         match &mut self {
@@ -723,11 +759,12 @@ impl From<MicrosandboxError> for Failure {
     #[allow(clippy::too_many_lines)] // one arm for each variant: the length is the point
     fn from(error: MicrosandboxError) -> Self {
         use MicrosandboxError as E;
-        let message = error.to_string();
+        // What a server answers may have in it what it was sent.
+        let message = scrub(error.to_string());
         match error {
             E::Io(error) => Self::from(error),
             E::Http(error) => Self::Http {
-                message,
+                message: with_causes(message, &error),
                 status: error.status().map(|status| status.as_u16()),
                 timeout: error.is_timeout(),
                 connect: error.is_connect(),
@@ -739,8 +776,10 @@ impl From<MicrosandboxError> for Failure {
             E::Database(_) => Self::Database { message },
             E::InvalidConfig(text) => from_invalid_config_text(&text, message),
             E::NoDefaultCommand => Self::NoDefaultCommand { message },
-            E::SandboxNotFound(sandbox) => Self::SandboxNotFound { message, sandbox },
-            E::SandboxAlreadyExists(text) => Self::SandboxAlreadyExists { message, sandbox: first_quoted(text) },
+            E::SandboxNotFound(text) => Self::SandboxNotFound { message, sandbox: subject(text) },
+            E::SandboxAlreadyExists(text) => {
+                Self::SandboxAlreadyExists { message, sandbox: first_quoted(subject(text)) }
+            }
             E::SandboxReplaced { name, expected, actual } => {
                 Self::SandboxReplaced { message, sandbox: name, expected, actual }
             }
@@ -773,13 +812,13 @@ impl From<MicrosandboxError> for Failure {
             E::SandboxFsOps(text) => Self::SandboxFsOps { message, errno: os_error(&text) },
             E::ImageNotFound(reference) => Self::ImageNotFound { message, reference },
             E::ImageInUse(_) => Self::ImageInUse { message },
-            E::VolumeNotFound(volume) => Self::VolumeNotFound { message, volume },
-            E::VolumeAlreadyExists(volume) => Self::VolumeAlreadyExists { message, volume },
+            E::VolumeNotFound(text) => Self::VolumeNotFound { message, volume: subject(text) },
+            E::VolumeAlreadyExists(text) => Self::VolumeAlreadyExists { message, volume: subject(text) },
             E::Image(error) => from_image(error, message),
             E::NetworkBuilder(_) => Self::NetworkBuilder { message },
             E::PatchFailed(_) => Self::PatchFailed { message },
-            E::SnapshotNotFound(reference) => Self::SnapshotNotFound { message, reference },
-            E::SnapshotAlreadyExists(reference) => Self::SnapshotAlreadyExists { message, reference },
+            E::SnapshotNotFound(text) => Self::SnapshotNotFound { message, reference: subject(text) },
+            E::SnapshotAlreadyExists(text) => Self::SnapshotAlreadyExists { message, reference: subject(text) },
             E::SnapshotSandboxRunning(sandbox) => Self::SnapshotSandboxRunning { message, sandbox },
             E::SnapshotImageMissing(_) => Self::SnapshotImageMissing { message },
             E::SnapshotIntegrity(_) => Self::SnapshotIntegrity { message },
@@ -878,7 +917,7 @@ fn is_disk_full(error: &ImageError) -> bool {
 
 /// What a registry, or the way to it, answered. `pull` knows the reference; the registry's answer only has a URL.
 fn from_registry(error: &OciDistributionError) -> Failure {
-    let message = with_causes(error);
+    let message = with_causes(format!("registry error: {error}"), error);
     let reference = String::new();
     if let Some((expected, actual)) = mismatch(error) {
         return Failure::ImageDigestMismatch { message, digest: expected.clone(), expected, actual };
@@ -899,8 +938,7 @@ fn from_registry(error: &OciDistributionError) -> Failure {
 }
 
 /// The engine's sentence, and the causes that it leaves out: of a request that failed it says nothing but the URL.
-fn with_causes(error: &OciDistributionError) -> String {
-    let mut text = format!("registry error: {error}");
+fn with_causes(mut text: String, error: &dyn Error) -> String {
     for cause in causes(error) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
@@ -1049,6 +1087,11 @@ fn from_runtime_text(text: &str, message: String) -> Failure {
         Failure::SandboxPaused { message }
     } else if NOT_CAPTURED.iter().any(|phrase| text.contains(phrase)) {
         Failure::CaptureUnsupported { message }
+    } else if text.starts_with("cloud sandbox \"")
+        || text.contains("cloud agent")
+        || text.contains("cloud sandbox agent")
+    {
+        from_cloud_text(text, message)
     } else if let Some(actual) = version_without_contract(text) {
         Failure::runtime_version_mismatch(actual, None)
     } else {
@@ -1056,10 +1099,38 @@ fn from_runtime_text(text: &str, message: String) -> Failure {
     }
 }
 
-/// `Custom` covers two states of metrics that pass by themselves.
+/// What the engine says of the sandboxes of a control plane, and of the way to their agents.
+fn from_cloud_text(text: &str, message: String) -> Failure {
+    let status = text.strip_prefix("cloud agent websocket: HTTP error: ").and_then(|rest| rest.split(' ').next());
+    if let Some(status) = status.and_then(|status| status.parse().ok()) {
+        return Failure::CloudHttp { message, status, code: None };
+    }
+    if text.starts_with("cloud agent websocket: ") {
+        return Failure::AgentClient { message, kind: "Connect".into() };
+    }
+    if text.starts_with("timed out connecting") || text.contains("did not reach running") {
+        return Failure::AgentReadyTimeout { message };
+    }
+    match text.split_once(" failed to start: ") {
+        Some((sandbox, _)) => Failure::BootStart {
+            message,
+            sandbox: first_quoted(sandbox.to_owned()),
+            stage: "other".into(),
+            errno: None,
+        },
+        None => Failure::Runtime { message },
+    }
+}
+
+/// `Custom` covers two states of metrics that pass by themselves, and the answers of a control plane that are none.
 fn from_custom_text(text: &str, message: String) -> Failure {
     if text.contains("has no live metrics slot") || text.contains("metrics are unavailable") {
         Failure::MetricsNotReady { message }
+    } else if ["failed to decode body", "could not be decoded", "invalid cloud log"].iter().any(|it| text.contains(it))
+    {
+        Failure::Json { message }
+    } else if text.starts_with("volume read failed: ") || text.starts_with("volume read stream failed: ") {
+        Failure::Http { message, status: None, timeout: text.contains("timed out"), connect: false }
     } else {
         Failure::Custom { message }
     }
@@ -1120,6 +1191,11 @@ const ERRNO_NAMES: [(i32, &str); 32] = [
 
 fn errno_name(errno: i32) -> Option<&'static str> {
     ERRNO_NAMES.iter().find(|(number, _)| *number == errno).map(|(_, name)| *name)
+}
+
+/// The name of what an error is about; empty where it is a control plane's answer, which has none.
+fn subject(text: String) -> String {
+    if is_answer(&text) { String::new() } else { text }
 }
 
 /// Some engine sites put a sentence where the name belongs; take the name out of its quotes.
@@ -1234,6 +1310,32 @@ mod tests {
         assert!(matches!(config("branch requires a running or user-paused source"), Failure::SandboxNotRunning { .. }));
         assert!(matches!(config("snapshot requires an OCI-rooted sandbox"), Failure::CaptureUnsupported { .. }));
         assert!(matches!(config("anything else"), Failure::InvalidConfig { .. }));
+    }
+
+    /// What crate 0.7.2 says of a control plane.
+    #[test]
+    fn what_a_control_plane_answers_has_its_reason() {
+        let runtime = |text: &str| Failure::from(MicrosandboxError::Runtime(text.into()));
+        let custom = |text: &str| Failure::from(MicrosandboxError::Custom(text.into()));
+        let denied = runtime("cloud agent websocket: HTTP error: 401 Unauthorized");
+        assert!(matches!(denied, Failure::CloudHttp { status: 401, .. }));
+        let reset = runtime("cloud agent websocket: IO error: Connection reset by peer (os error 104)");
+        assert!(matches!(reset, Failure::AgentClient { .. }));
+        let late = runtime("timed out connecting to cloud sandbox agent \"a\" after 10s");
+        assert!(matches!(late, Failure::AgentReadyTimeout { .. }));
+        let slow = runtime("cloud sandbox \"a\" did not reach running before the readiness wait expired");
+        assert!(matches!(slow, Failure::AgentReadyTimeout { .. }));
+        let broken = runtime("cloud sandbox \"a\" failed to start: no capacity");
+        assert!(matches!(broken, Failure::BootStart { sandbox, .. } if sandbox == "a"));
+        let garbled = custom("GET /v1/sandboxes: failed to decode body: error decoding response body");
+        assert!(matches!(garbled, Failure::Json { .. }));
+        let answer = || String::from("GET /v1/sandboxes/by-name/:name: no such sandbox");
+        let missing = Failure::from(MicrosandboxError::SandboxNotFound(answer())).of_sandbox("a");
+        assert!(matches!(missing, Failure::SandboxNotFound { sandbox, .. } if sandbox == "a"));
+        let taken = Failure::from(MicrosandboxError::SandboxAlreadyExists("POST /v1/volumes: taken".into()));
+        assert!(matches!(taken.of_volume("v"), Failure::VolumeAlreadyExists { volume, .. } if volume == "v"));
+        let local = Failure::from(MicrosandboxError::SandboxNotFound("b".into())).of_sandbox("a");
+        assert!(matches!(local, Failure::SandboxNotFound { sandbox, .. } if sandbox == "b"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod attempt;
 mod backend;
 mod branch;
 mod cancel;
+mod cloud;
 mod config;
 mod engine;
 mod exec;
@@ -51,6 +52,7 @@ mod tree_guest;
 mod tree_host;
 mod tunnel;
 mod volume;
+mod volume_cloud;
 
 use napi_derive::{module_init, napi};
 

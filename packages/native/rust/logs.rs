@@ -1,5 +1,6 @@
 //! What a sandbox's programs and its runtime have written: read at once, or pulled in batches and followed to the end.
 
+use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use microsandbox::logs::{
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use napi_derive::napi;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::{Failure, snake_case};
 use crate::outcome::{Outcome, Stop};
@@ -35,6 +38,18 @@ const FILES: [&str; 5] = ["exec.log", "exec.log.1", "exec.log.2", "exec.log.3", 
 
 /// How long a follower of a directory that is gone waits for a last word: over the engine's poll, which is 2 seconds.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// The same of a sandbox that a control plane has, which says itself when the logs have ended.
+const CLOUD_IDLE: Duration = Duration::from_secs(5);
+
+/// Between two connections to a control plane, the first time and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often in a row a control plane may fail to go on.
+const FAILURES: u32 = 8;
+
+/// How many of the last entries are known, in case that a control plane tells them again.
+const KNOWN: usize = 1024;
 
 /// Which entries of a sandbox's logs to read.
 #[napi(object, object_to_js = false)]
@@ -206,6 +221,56 @@ struct Reader {
     joined: bool,
     /// What ended the entries of a batch, told by the next read.
     failed: Option<Failure>,
+    /// Of a control plane.
+    connection: Connection,
+}
+
+/// The connections to a control plane. The engine gives each only the time of one request, and then takes it for its end.
+#[derive(Default)]
+struct Connection {
+    /// It is to be made again, then.
+    again: Option<Instant>,
+    /// When the last one was made.
+    made: Option<Instant>,
+    /// So many in a row were short, and brought nothing.
+    vain: u32,
+    /// So many in a row could not be made.
+    failures: u32,
+    /// What the last entries are told by.
+    known: VecDeque<String>,
+    /// When the last entry was written.
+    last: Option<DateTime<Utc>>,
+    /// What comes now may be known.
+    resumed: bool,
+}
+
+impl Connection {
+    /// Whether an entry was there before the connection was made again. Notes the others.
+    fn knows(&mut self, entry: &EngineEntry) -> bool {
+        let key = if entry.cursor == LogCursor::empty() {
+            format!("{}/{}/{}", entry.timestamp, source_name(entry.source), String::from_utf8_lossy(&entry.data))
+        } else {
+            entry.cursor.to_string()
+        };
+        if self.resumed && self.known.contains(&key) {
+            return true;
+        }
+        (self.resumed, self.vain) = (false, 0);
+        if self.known.len() == KNOWN {
+            self.known.pop_front();
+        }
+        self.known.push_back(key);
+        self.last = Some(entry.timestamp);
+        false
+    }
+
+    fn lost(&mut self) {
+        if self.made.take().is_some_and(|made| made.elapsed() >= AGAIN.1) {
+            self.vain = 0;
+        }
+        self.again = Some(Instant::now() + (AGAIN.0 * 2_u32.pow(self.vain.min(6))).min(AGAIN.1));
+        self.vain += 1;
+    }
 }
 
 /// What the end of a stream is.
@@ -258,12 +323,16 @@ impl Origin {
         files
     }
 
-    async fn is_alive(&self, id: &str) -> Result<bool, Failure> {
+    async fn is_alive(&self, id: &str) -> MicrosandboxResult<bool> {
         match self.backend.sandboxes().get(self.backend.clone(), &self.name).await {
             Ok(handle) => Ok(handle.id().as_str() == id && handle.status_snapshot().has_active_runtime_state()),
             Err(MicrosandboxError::SandboxNotFound(_)) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    fn is_cloud(&self) -> bool {
+        cloud::is_cloud(&self.backend)
     }
 
     async fn id(&self) -> MicrosandboxResult<String> {
@@ -294,6 +363,7 @@ impl Reader {
             held: None,
             joined: false,
             failed: None,
+            connection: Connection::default(),
         };
         if options.follow.unwrap_or(false) && !reader.is_past_until() {
             let id = match id {
@@ -306,6 +376,7 @@ impl Reader {
         }
         let follow = matches!(reader.mode, Mode::Follow { .. });
         reader.stream = Some(reader.origin.stream(None, follow).await?);
+        reader.connection.made = Some(Instant::now());
         Ok(reader)
     }
 
@@ -317,6 +388,11 @@ impl Reader {
     /// The next entry; `None` after the last. Loses nothing when it is dropped while it waits.
     async fn next(&mut self) -> Result<Option<EngineEntry>, Failure> {
         loop {
+            if let Some(time) = self.connection.again {
+                tokio::time::sleep_until(time).await;
+                self.connect_again().await?;
+                continue;
+            }
             if self.held.is_some()
                 && let Some(entry) = self.join().await?
             {
@@ -327,6 +403,7 @@ impl Reader {
             }
             let Some(stream) = &mut self.stream else { return Ok(None) };
             let patience = match self.mode {
+                Mode::Follow { .. } if self.origin.is_cloud() => Some(CLOUD_IDLE),
                 Mode::Follow { .. } => Some(IDLE),
                 Mode::Linger => Some(LINGER),
                 Mode::Read | Mode::Finish => None,
@@ -345,7 +422,9 @@ impl Reader {
                     continue;
                 }
             };
+            let following = matches!(self.mode, Mode::Follow { .. }) && self.origin.is_cloud();
             match item {
+                Some(Ok(entry)) if self.origin.is_cloud() && self.connection.knows(&entry) => {}
                 Some(Ok(entry)) => {
                     if self.may_have_skipped(&entry) {
                         self.held = Some(entry);
@@ -353,11 +432,68 @@ impl Reader {
                         return Ok(Some(entry));
                     }
                 }
+                Some(Err(error)) if following && cloud::may_pass(&error) => {
+                    self.stream = None;
+                    self.connection.lost();
+                }
                 Some(Err(error)) => {
                     self.stream = None;
-                    return Err(error.into());
+                    // Nobody writes any more: what ends the silence does not matter.
+                    if !matches!(self.mode, Mode::Linger) || !self.origin.is_cloud() {
+                        return Err(error.into());
+                    }
                 }
-                None => self.stream = None,
+                None => {
+                    self.stream = None;
+                    if following {
+                        self.connection.lost();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Go on after the last entry while the sandbox runs. Can be dropped, and tries again then.
+    async fn connect_again(&mut self) -> Result<(), Failure> {
+        let (Mode::Follow { id }, false) = (&self.mode, self.is_past_until()) else {
+            self.connection.again = None;
+            return Ok(());
+        };
+        let start = match (&self.last, self.connection.last) {
+            (Some(cursor), _) if *cursor != LogCursor::empty() => LogStreamStart::From(cursor.clone()),
+            (_, Some(time)) => LogStreamStart::Since(time),
+            (_, None) => self.origin.start.clone(),
+        };
+        let connected = async {
+            let alive = self.origin.is_alive(id).await?;
+            let Origin { backend, name, sources, .. } = &self.origin;
+            let options = EngineStreamOptions { sources: sources.clone(), start, until: None, follow: true };
+            match backend.sandboxes().log_stream(backend.clone(), name, &options).await {
+                Ok(stream) => Ok((Some(stream), alive)),
+                // It has ended, and what was not read by then is gone with it.
+                Err(_) if !alive => Ok((None, alive)),
+                Err(error) => Err(error),
+            }
+        };
+        match connected.await {
+            Ok((stream, alive)) => {
+                self.stream = stream;
+                if !alive {
+                    self.mode = Mode::Linger;
+                }
+                let Connection { again, failures, made, resumed, .. } = &mut self.connection;
+                (*again, *failures, *made, *resumed) = (None, 0, Some(Instant::now()), true);
+                Ok(())
+            }
+            // One that is just stopping says so in its own way, and has stopped at the next look.
+            Err(error) if self.connection.failures < FAILURES && !is_final(&error) => {
+                self.connection.failures += 1;
+                self.connection.lost();
+                Ok(())
+            }
+            Err(error) => {
+                self.connection.again = None;
+                Err(error.into())
             }
         }
     }
@@ -429,6 +565,17 @@ impl Reader {
     /// Nothing was written for a while: is anybody there who could?
     async fn when_idle(&mut self) -> Result<(), Failure> {
         match &self.mode {
+            Mode::Follow { id } if self.origin.is_cloud() => {
+                if self.is_past_until() {
+                    self.mode = Mode::Finish;
+                } else {
+                    match self.origin.is_alive(id).await {
+                        Ok(false) => self.mode = Mode::Linger,
+                        Err(error) if !cloud::may_pass(&error) => return Err(error.into()),
+                        Ok(true) | Err(_) => {}
+                    }
+                }
+            }
             Mode::Follow { id } => {
                 if self.is_past_until() || !self.origin.is_alive(id).await? {
                     self.mode = Mode::Finish;
@@ -441,6 +588,11 @@ impl Reader {
 
     /// Change to a stream that ends where the files do: the sandbox may have written until it ended.
     async fn finish(&mut self) -> Result<(), Failure> {
+        if self.origin.is_cloud() {
+            // There are no files, and what is wanted of the stream was read.
+            (self.stream, self.mode) = (None, Mode::Read);
+            return Ok(());
+        }
         match self.origin.stream(self.last.clone(), false).await {
             Ok(stream) => {
                 self.stream = Some(stream);
@@ -481,6 +633,15 @@ impl Reader {
             };
         }
         Ok(batch)
+    }
+}
+
+/// Whether asking again is no use.
+fn is_final(error: &MicrosandboxError) -> bool {
+    match error {
+        MicrosandboxError::CloudHttp { status, .. } => matches!(status, 401 | 403),
+        MicrosandboxError::InvalidCursor(_) | MicrosandboxError::Unsupported { .. } => true,
+        _ => false,
     }
 }
 
@@ -629,6 +790,33 @@ mod tests {
         let bytes = [vec![1], 42_u64.to_le_bytes().to_vec(), 7_u64.to_le_bytes().to_vec()].concat();
         let cursor = cursor(&STANDARD.encode(bytes)).unwrap_or_default();
         assert!(position(&cursor) == Some(Position { generation: 42, offset: 7 }));
+    }
+
+    #[test]
+    fn what_a_control_plane_tells_again_is_known() {
+        let entry = |text: &str, cursor: LogCursor| EngineEntry {
+            timestamp: time(1.0),
+            source: LogSource::Stdout,
+            session_id: None,
+            data: bytes::Bytes::copy_from_slice(text.as_bytes()),
+            cursor,
+        };
+        let at = |offset: u64| {
+            let bytes = [vec![1], 42_u64.to_le_bytes().to_vec(), offset.to_le_bytes().to_vec()].concat();
+            cursor(&STANDARD.encode(bytes)).unwrap_or_default()
+        };
+        let mut connection = Connection::default();
+        // The same line twice is two lines, unless the connection was made again in between.
+        for text in ["a", "a", "b"] {
+            assert!(!connection.knows(&entry(text, LogCursor::empty())));
+        }
+        connection.resumed = true;
+        assert!(connection.knows(&entry("b", LogCursor::empty())));
+        assert!(!connection.knows(&entry("c", LogCursor::empty())));
+        assert!(!connection.knows(&entry("b", LogCursor::empty())));
+        assert!(!connection.knows(&entry("d", at(1))) && !connection.knows(&entry("d", at(2))));
+        connection.resumed = true;
+        assert!(connection.knows(&entry("d", at(2))) && !connection.knows(&entry("d", at(3))));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
 use crate::failure::Failure;
+use crate::image::local_only;
 use crate::outcome::{Outcome, Stop};
 use crate::sandbox::{Ending, POLL, SETTLE, can_start, flatten, remove_stopped};
 
@@ -246,7 +247,7 @@ impl Backend {
 async fn sweep(value: Arc<BackendValue>, cancel: Cancel) -> Result<SweepReport, Stop> {
     let backend = &value.backend;
     let mut report = SweepReport { removed: Vec::new(), stopped: Vec::new(), failed: Vec::new() };
-    let Some(local) = backend.as_local() else { return Ok(report) };
+    let Some(local) = backend.as_local() else { return Err(local_only("Sandbox.sweep").into()) };
     let home = local.config().home();
     let orphans = async || Ok::<_, Stop>((cancel.guard(orphaned(backend)).await?, intents(&home)));
     let (sandboxes, begun) = orphans().await?;

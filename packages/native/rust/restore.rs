@@ -7,11 +7,13 @@ use std::sync::Arc;
 use microsandbox::MicrosandboxResult;
 use microsandbox::backend::with_backend;
 use microsandbox::sandbox::{RestoreBuilder, Sandbox as EngineSandbox};
+use microsandbox::snapshot::SnapshotReference;
 use napi_derive::napi;
 
 use crate::attempt::Attempt;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud;
 use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::network::{PolicyOptions, policy};
@@ -71,18 +73,23 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     check_runtime(&value.backend)?;
     let attempt = Attempt::new(&value.backend, &options.name, &value.engine().session, false)?;
     let mut labels = options.labels.clone();
-    labels.extend(value.engine().session.owner(options.on_close));
+    labels.extend(value.owner(options.on_close));
     let marks = HashMap::from([(options.name.clone(), attempt.mark(labels))]);
     let backend = Marking::around(&value.backend, marks, options.on_close == Ending::Detach);
     cancel.guard(async { Ok::<_, Failure>(()) }).await?;
     // An archive that is broken is told as one.
     let told: fn(Stop) -> Stop = if Path::new(&options.snapshot).is_file() { of_archive } else { |stop| stop };
-    let mut boot = Box::pin(with_backend(backend, async { build(options)?.restore().await }));
+    let name = options.name.clone();
+    let reference = cancel.guard(Box::pin(reference(&value, &options.snapshot))).await?;
+    let mut boot = Box::pin(with_backend(backend, async { build(options, reference)?.restore().await }));
     let stop = match cancel.guard(&mut boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(stop) => told(stop),
+        Err(Stop::Failed(failure)) => told(Stop::Failed(failure.of_sandbox(&name))),
+        Err(Stop::Cancelled) => Stop::Cancelled,
     };
-    if matches!(stop, Stop::Cancelled) {
+    if value.is_cloud() && matches!(stop, Stop::Cancelled) {
+        cloud::settle(&mut boot, attempt.begun()).await;
+    } else if matches!(stop, Stop::Cancelled) {
         // The engine copies a snapshot in threads that go on when its future is dropped, and would make the sandbox's
         // directory anew when all is undone. They are done when there is a row: let it come so far.
         let copied = async {
@@ -97,9 +104,19 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     Err(attempt.undo(stop).await)
 }
 
+/// A control plane makes sandboxes of ids only: what may be a name is looked up.
+async fn reference(value: &BackendValue, snapshot: &str) -> Result<SnapshotReference, Failure> {
+    let given = SnapshotReference::auto(snapshot);
+    if !value.is_cloud() {
+        return Ok(given);
+    }
+    let opened = value.backend.snapshots().open(value.backend.clone(), given).await;
+    Ok(opened.map_err(|error| Failure::from(error).of_snapshot(snapshot))?.reference())
+}
+
 /// Must run inside the backend's scope: a builder takes its defaults from it.
-fn build(options: RestoreOptions) -> MicrosandboxResult<RestoreBuilder> {
-    let mut builder = EngineSandbox::restore(options.snapshot).name(options.name);
+fn build(options: RestoreOptions, snapshot: SnapshotReference) -> MicrosandboxResult<RestoreBuilder> {
+    let mut builder = EngineSandbox::restore_ref(snapshot).name(options.name);
     if let Some(cpus) = options.cpus {
         builder = builder.cpus(cpus);
     }

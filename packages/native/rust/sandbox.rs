@@ -17,6 +17,7 @@ use napi_derive::napi;
 use crate::attempt::Attempt;
 use crate::backend::{BackendValue, SandboxInfo};
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud;
 use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
@@ -112,7 +113,7 @@ impl Sandbox {
         let shell = sandbox.config().spec.runtime.shell.clone();
         Self {
             name: sandbox.name().to_owned(),
-            id: sandbox.id().as_str().to_owned(),
+            id: cloud::id_of(&sandbox.id()),
             shell: shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()),
             workdir: sandbox.config().spec.runtime.workdir.clone(),
             connected: false,
@@ -260,6 +261,10 @@ impl Sandbox {
             match self.slot.replace(&value, SandboxValue::new(sandbox, value.live.engine(), detached)) {
                 Ok(()) => Ok(()),
                 // Its scope has ended meanwhile: there must not be a VM after that.
+                Err(new) if new.is_cloud() => {
+                    new.stop(&StopOptions { grace_ms: 0.0, then_kill: true }).await?;
+                    Err(Failure::handle_closed("sandbox").into())
+                }
                 Err(new) => {
                     kill(new.sandbox.kill()).await?;
                     Err(Failure::handle_closed("sandbox").into())
@@ -348,7 +353,7 @@ impl SandboxValue {
 
     /// Whether this engine is the owner.
     fn owns(&self, handle: &SandboxHandle) -> bool {
-        handle.config().is_ok_and(|config| self.live.engine().session.owns(&config.spec.labels))
+        cloud::labels_of(handle).is_some_and(|labels| self.live.engine().session.owns(&labels))
     }
 
     /// This sandbox and no other of its name, looked up now.
@@ -356,7 +361,14 @@ impl SandboxValue {
         current(&self.sandbox, self.sandbox.backend()).await
     }
 
+    fn is_cloud(&self) -> bool {
+        self.sandbox.cloud().is_some()
+    }
+
     async fn stop(&self, options: &StopOptions) -> Result<(), Failure> {
+        if self.is_cloud() {
+            return cloud::stop(&self.handle().await?, options).await;
+        }
         stop(options, |grace| self.sandbox.stop_with_timeout(grace), || self.sandbox.kill()).await
     }
 
@@ -365,6 +377,10 @@ impl SandboxValue {
             Ending::Detach => Ok(()),
             Ending::Stop => self.stop(options).await,
             Ending::Destroy => match self.stop(options).await {
+                Ok(()) if self.is_cloud() => match self.handle().await {
+                    Ok(handle) => cloud::remove(&handle).await,
+                    Err(error) => Err(error.into()),
+                },
                 Ok(()) => remove(&self.sandbox).await,
                 failed => failed,
             },
@@ -389,9 +405,11 @@ pub(crate) async fn create(
         check_host(options, local)?;
     }
     check_runtime(backend)?;
+    // The control plane gets them, and may say them in its answer.
+    let sent = if value.is_cloud() { secrets_of(options) } else { Vec::new() };
+    let _hidden: Vec<_> = sent.into_iter().map(cloud::hide).collect();
     let attempt = Attempt::new(backend, &options.name, &value.engine().session, options.replace.is_some())?;
-    let build =
-        async { build(options, &attempt.id)?.labels(value.engine().session.owner(options.on_close)).build().await };
+    let build = async { build(options, &attempt.id)?.labels(value.owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
     if config.replace_existing {
@@ -404,13 +422,25 @@ pub(crate) async fn create(
             EngineSandbox::create(config).await
         }
     };
-    // `guard` drops the boot before it answers, which is what kills a VM that is half started.
-    let stop = match cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await {
+    let mut boot = Box::pin(with_backend(backend.clone(), boot));
+    let stop = match cancel.guard(&mut boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(Stop::Failed(failure)) => Stop::Failed(failure.of_image(options.image.text())),
+        Err(Stop::Failed(failure)) => Stop::Failed(failure.of_image(options.image.text()).of_sandbox(&options.name)),
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
+    if value.is_cloud() && matches!(stop, Stop::Cancelled) {
+        cloud::settle(&mut boot, attempt.begun()).await;
+    }
+    // Before anything is undone: this is what kills a VM that is half started.
+    drop(boot);
     Err(attempt.undo(stop).await)
+}
+
+/// What of a sandbox's options is nobody's business but the control plane's.
+fn secrets_of(options: &SandboxOptions) -> Vec<&str> {
+    let password = options.registry.iter().filter_map(|registry| registry.auth.as_ref()).map(|auth| &*auth.password);
+    let values = options.secrets.iter().flatten().filter_map(|secret| secret.value.as_deref());
+    password.chain(values).collect()
 }
 
 /// Pull the image of a sandbox that is about to be created, unless it is there, or the name is not free: then the engine
@@ -444,7 +474,7 @@ pub(crate) async fn start(
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
     check_runtime(&value.backend)?;
-    let handle = cancel.guard(value.lookup(&name)).await?;
+    let handle = cancel.guard(value.look_up(&name)).await?;
     start_handle(&value, &handle, on_close, &cancel).await
 }
 
@@ -454,11 +484,14 @@ async fn start_handle(
     on_close: Ending,
     cancel: &Cancel,
 ) -> Result<Sandbox, Stop> {
-    let owner = value.engine().session.owner(on_close);
+    let owner = value.owner(on_close);
     cancel.guard(own_stopped(value, handle, |_| Some(&owner))).await?;
     let none = Labels::new();
     match boot(&value.backend, handle, on_close == Ending::Detach, cancel).await {
         Ok(sandbox) => {
+            if value.is_cloud() {
+                return Ok(Sandbox::adopt(value.engine(), sandbox));
+            }
             // Another start may have written its owner since, and lost. This one has won.
             let won = async {
                 let now = current_for_control(&sandbox).await?;
@@ -521,12 +554,20 @@ pub(crate) async fn connect(
     cancel: Cancel,
 ) -> Result<Sandbox, Stop> {
     let timeout = milliseconds(timeout_ms);
-    let handle = cancel.guard(value.lookup(&name)).await?;
+    let handle = cancel.guard(value.look_up(&name)).await?;
     if handle.status_snapshot() == SandboxStatus::Paused {
         return Err(Failure::sandbox_paused(&name).into());
     }
     let sandbox = cancel.guard(handle.connect_with_timeout(timeout)).await?;
-    Ok(Sandbox { connected: true, ..Sandbox::adopt(value.engine(), sandbox) })
+    let sandbox = Sandbox { connected: true, ..Sandbox::adopt(value.engine(), sandbox) };
+    if value.is_cloud() {
+        // The engine would find out with the first program whether its agent answers.
+        let connected = sandbox.slot.get()?;
+        let answers = tokio::time::timeout(timeout, connected.guest.connection(&connected.sandbox));
+        let answered = cancel.guard(async { Ok::<_, Failure>(answers.await) }).await?;
+        answered.map_err(|_| Failure::agent_timeout(timeout))??;
+    }
+    Ok(sandbox)
 }
 
 /// How often a sandbox may come and go between two looks before that is told.
@@ -595,7 +636,13 @@ async fn boot(
     cancel: &Cancel,
 ) -> Result<EngineSandbox, Stop> {
     let boot = async { if detached { handle.start_detached().await } else { handle.start().await } };
-    let booted = cancel.guard(Box::pin(with_backend(backend.clone(), boot))).await;
+    let mut boot = Box::pin(with_backend(backend.clone(), boot));
+    let booted = cancel.guard(&mut boot).await;
+    if matches!(booted, Err(Stop::Cancelled)) && handle.cloud().is_some() {
+        cloud::take_back_start(handle, boot).await;
+        return booted;
+    }
+    drop(boot);
     if matches!(booted, Err(Stop::Cancelled)) {
         until_ended(backend, handle.name()).await;
     }
@@ -618,6 +665,11 @@ impl StopResult {
 
 /// Wait until a sandbox has ended. The engine looks ten times a second.
 pub(crate) async fn wait(handle: &SandboxHandle, cancel: &Cancel) -> Result<StopResult, Stop> {
+    if handle.cloud().is_some() {
+        let status = cancel.guard(cloud::ended(handle)).await?;
+        let source = Some("the control plane".to_owned());
+        return Ok(StopResult { status: format!("{status:?}"), source, ..StopResult::removed(handle.name()) });
+    }
     let stopped = cancel.guard(handle.wait_until_stopped()).await?;
     Ok(StopResult {
         name: stopped.name,

@@ -12,12 +12,13 @@ use microsandbox::snapshot::{
     SnapshotConsistency, SnapshotFormat, SnapshotHandle, SnapshotReference, SnapshotRootDisk, SnapshotScope,
     SnapshotState, SnapshotVerifyReport, UpperVerifyStatus,
 };
-use microsandbox::{MicrosandboxError, MicrosandboxResult};
+use microsandbox::{MicrosandboxError, MicrosandboxResult, Operation};
 use napi_derive::napi;
 use uuid::Uuid;
 
 use crate::backend::Backend;
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud::is_cloud;
 use crate::failure::Failure;
 use crate::outcome::{Outcome, Stop};
 use crate::pause::{current, flush_policy, settled};
@@ -211,7 +212,8 @@ impl Backend {
     ) -> napi::Result<Outcome<SnapshotDetail>> {
         Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
             let backend = &value.backend;
-            let config = config(&sandbox, options)?;
+            local_only(backend)?;
+            let config = config(backend, &sandbox, options)?;
             let place = Place::of(&path)?;
             if !archive.overwrite && place.path.exists() {
                 return Err(MicrosandboxError::SnapshotAlreadyExists(place.reference()).into());
@@ -238,8 +240,11 @@ impl Backend {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let opened = cancel.guard(open(&value.backend, reference)).await?;
-                Ok(SnapshotDetail::of(&opened))
+                let opened = async {
+                    let opened = open(&value.backend, reference.clone()).await;
+                    opened.map_err(|error| Failure::from(error).of_snapshot(&reference))
+                };
+                Ok(SnapshotDetail::of(&cancel.guard(opened).await?))
             })
             .await)
     }
@@ -250,7 +255,10 @@ impl Backend {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                let found = value.backend.snapshots().get(value.backend.clone(), &reference);
+                let found = async {
+                    let found = value.backend.snapshots().get(value.backend.clone(), &reference).await;
+                    found.map_err(|error| Failure::from(error).of_snapshot(&reference))
+                };
                 Ok(SnapshotInfo::of(&cancel.guard(found).await?))
             })
             .await)
@@ -309,6 +317,7 @@ impl Backend {
             .slot
             .run(token, |value, cancel| async move {
                 let verified = async {
+                    local_only(&value.backend)?;
                     let opened = open(&value.backend, reference).await?;
                     value.backend.snapshots().verify(&opened).await
                 };
@@ -334,6 +343,7 @@ impl Backend {
                 since: options.since,
                 last_layers: options.last_layers.map(|count| count as usize),
             };
+            local_only(&value.backend)?;
             let write = |out: PathBuf| async move {
                 value.backend.snapshots().save(SnapshotReference::auto(reference), &out, options).await
             };
@@ -353,6 +363,7 @@ impl Backend {
         token: &CancelToken,
     ) -> napi::Result<Outcome<SnapshotDetail>> {
         Ok(Box::pin(self.slot.run(token, |value, cancel| async move {
+            local_only(&value.backend)?;
             let place = Place::of(&path)?;
             let given = labels.clone();
             let write = |out: PathBuf| async move {
@@ -397,9 +408,9 @@ impl Backend {
             .slot
             .run(token, |value, cancel| async move {
                 cancel.guard(async { Ok::<_, Failure>(()) }).await?;
-                let reference = SnapshotReference::auto(reference);
-                let removed = value.backend.snapshots().remove(value.backend.clone(), reference, force).await;
-                removed.map_err(|error| not_removed(Failure::from(error)).into())
+                let which = SnapshotReference::auto(reference.as_str());
+                let removed = value.backend.snapshots().remove(value.backend.clone(), which, force).await;
+                removed.map_err(|error| not_removed(Failure::from(error).of_snapshot(&reference)).into())
             })
             .await)
     }
@@ -428,11 +439,20 @@ impl Backend {
     }
 }
 
+/// Before anything is made on this host for what a control plane would refuse.
+fn local_only(backend: &Arc<dyn EngineBackend>) -> MicrosandboxResult<()> {
+    if is_cloud(backend) { Err(MicrosandboxError::local_only(Operation::SnapshotOps)) } else { Ok(()) }
+}
+
 async fn open(backend: &Arc<dyn EngineBackend>, reference: String) -> MicrosandboxResult<EngineSnapshot> {
     backend.snapshots().open(backend.clone(), SnapshotReference::auto(reference)).await
 }
 
-fn config(sandbox: &str, options: SnapshotOptions) -> Result<SnapshotConfig, Failure> {
+fn config(
+    backend: &Arc<dyn EngineBackend>,
+    sandbox: &str,
+    options: SnapshotOptions,
+) -> Result<SnapshotConfig, Failure> {
     let mut builder =
         EngineSnapshot::builder(options.name).from_sandbox(sandbox).guest_flush(flush_policy(&options.guest_flush)?);
     for (name, value) in options.labels {
@@ -445,7 +465,9 @@ fn config(sandbox: &str, options: SnapshotOptions) -> Result<SnapshotConfig, Fai
         builder = builder.record_integrity();
     }
     if let Some(directory) = options.directory {
-        builder = builder.dest_dir(absolute(directory)?);
+        // That of a control plane is not on this host.
+        let directory = if is_cloud(backend) { PathBuf::from(directory) } else { absolute(directory)? };
+        builder = builder.dest_dir(directory);
     }
     if let Some(group) = options.group {
         builder = builder.group(group);
@@ -459,7 +481,17 @@ async fn create(
     options: SnapshotOptions,
     cancel: &Cancel,
 ) -> Result<SnapshotDetail, Stop> {
-    let config = config(sandbox, options)?;
+    let config = config(backend, sandbox, options)?;
+    if is_cloud(backend) {
+        // It goes on with what it has begun, whoever waits.
+        let name = config.name.clone();
+        let made = async {
+            let made = backend.snapshots().create(backend.clone(), config).await;
+            made.map_err(|error| Failure::from(error).of_snapshot(&name).of_sandbox(sandbox))
+        };
+        let made = cancel.guard(Box::pin(made)).await?;
+        return Ok(SnapshotDetail { name: Some(name), ..SnapshotDetail::of(&made) });
+    }
     let group = Group::before(backend, config.dest_dir.clone(), config.group.as_deref().unwrap_or(sandbox));
     // Publication is in a task: the group, the head and the ancestry of the sandbox change in it together.
     let made = settling(cancel, |tasks| tasks > 0, Box::pin(backend.snapshots().create(backend.clone(), config))).await;
@@ -479,6 +511,7 @@ async fn load(
     options: SnapshotLoadOptions,
     cancel: &Cancel,
 ) -> Result<Vec<SnapshotInfo>, Stop> {
+    local_only(backend)?;
     let paths = paths.into_iter().map(absolute).collect::<Result<Vec<_>, _>>().map_err(Failure::from)?;
     let directory = options.directory.map(absolute).transpose().map_err(Failure::from)?;
     // The engine would make a name too, and could not be asked for it when it fails.

@@ -25,6 +25,7 @@ use crate::rooted::{self, Changes, Refused, Replacement, Root};
 use crate::sandbox::{SETTLE, milliseconds_of};
 use crate::slot::{InEngine, Slot};
 use crate::tree_host::blocking;
+use crate::volume_cloud::{Remote, RemoteFile};
 
 /// In one crossing of the border.
 const CROSSING: usize = 4 << 20;
@@ -83,12 +84,20 @@ impl VolumeInfo {
 }
 
 impl BackendValue {
+    /// An empty name is that of the default volume of a control plane, which has none.
     async fn find_volume(&self, name: &str) -> MicrosandboxResult<VolumeHandle> {
+        if name.is_empty() {
+            return self.backend.volumes().get_default(self.backend.clone()).await;
+        }
         self.backend.volumes().get(self.backend.clone(), name).await
     }
 
     /// The sandbox that has a volume mounted, by the catalogue: the engine's own rule.
     async fn mounting(&self, volume: &str) -> MicrosandboxResult<Option<String>> {
+        if self.is_cloud() {
+            // It sees to that itself.
+            return Ok(None);
+        }
         use SandboxStatus::{Draining, Paused, Running, Starting};
         let mounts = |mount: &VolumeMount| matches!(mount, VolumeMount::Named { name, .. } if name == volume);
         let mut cursor: Option<String> = None;
@@ -136,7 +145,8 @@ async fn create(value: &BackendValue, options: VolumeOptions, cancel: &Cancel) -
         labels: options.labels.into_iter().collect(),
     };
     let volumes = value.backend.volumes();
-    whole_step(cancel, volumes.create(value.backend.clone(), config)).await??;
+    let made = whole_step(cancel, volumes.create(value.backend.clone(), config)).await?;
+    made.map_err(|error| Failure::from(error).of_volume(&options.name))?;
     let found = cancel.guard(value.find_volume(&options.name)).await;
     if matches!(found, Err(Stop::Cancelled)) {
         // It has what no guest has written.
@@ -159,7 +169,14 @@ async fn remove(value: &BackendValue, name: &str, cancel: &Cancel) -> Result<(),
         }
     }
     // Also when it is cancelled by now: what has begun to go, goes.
-    Ok(whole_step(cancel, value.backend.volumes().remove(value.backend.clone(), name)).await??)
+    let removed = whole_step(cancel, value.backend.volumes().remove(value.backend.clone(), name)).await?;
+    removed.map_err(|error| match Failure::from(error).of_volume(name) {
+        // The control plane's word for one that a sandbox has mounted.
+        Failure::CloudHttp { message, status: 409, .. } => {
+            Failure::VolumeInUse { message, volume: name.to_owned(), sandbox: None }.into()
+        }
+        failure => failure.into(),
+    })
 }
 
 #[napi]
@@ -204,25 +221,35 @@ impl Backend {
     #[napi(ts_return_type = "Promise<Outcome<Volume>>")]
     pub async fn open_volume(&self, name: String, token: &CancelToken) -> napi::Result<Outcome<Volume>> {
         let run = |value: Arc<BackendValue>, cancel: Cancel| async move {
-            let info = VolumeInfo::of(&cancel.guard(value.find_volume(&name)).await?);
-            let root = if info.kind == "disk" {
-                None
+            let handle = cancel.guard(value.find_volume(&name)).await?;
+            let info = VolumeInfo::of(&handle);
+            let files = if let Some(remote) = Remote::of(&value.backend, &handle) {
+                Files::Cloud(Arc::new(remote))
+            } else if info.kind == "disk" {
+                Files::Image
             } else {
                 let path = info.path.clone();
                 let opened = blocking(move || Root::open(Path::new(&path))).await;
-                Some(Arc::new(opened.map_err(|refused| stop(&info.path, refused))?))
+                Files::Host(Arc::new(opened.map_err(|refused| stop(&info.path, refused))?))
             };
             let live = value.engine().count(Kind::Volume);
-            Ok(Volume { slot: Slot::new("volume", VolumeValue { root, live }), info })
+            Ok(Volume { slot: Slot::new("volume", VolumeValue { files, live }), info })
         };
         Ok(self.slot.run(token, run).await)
     }
 }
 
 struct VolumeValue {
-    /// None of a disk, whose files only a guest can see.
-    root: Option<Arc<Root>>,
+    files: Files,
     live: Live,
+}
+
+/// Where the files of a volume are.
+enum Files {
+    Host(Arc<Root>),
+    /// Only a guest can see them.
+    Image,
+    Cloud(Arc<Remote>),
 }
 
 impl InEngine for VolumeValue {
@@ -256,7 +283,8 @@ impl VolumeValue {
         cancel: Cancel,
         work: impl FnOnce(&Root, &str, rooted::Cancelled<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Stop> {
-        let Some(root) = self.root.clone() else { return Err(Failure::volume_is_disk().into()) };
+        let Files::Host(root) = &self.files else { return Err(Failure::volume_is_disk().into()) };
+        let root = root.clone();
         cancel.guard(async { Ok::<_, Failure>(()) }).await?;
         blocking(move || work(&root, &path, &|| cancel.is_requested()).map_err(|refused| stop(&path, refused))).await
     }
@@ -325,6 +353,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<FileInfo>>")]
     pub async fn file_stat(&self, path: String, follow: bool, token: &CancelToken) -> napi::Result<Outcome<FileInfo>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.stat(&path)).await;
+            }
             value.work(path, cancel, move |root, path, _| Ok(info_of(&root.stat(path, follow)?))).await
         };
         Ok(self.slot.run(token, run).await)
@@ -334,6 +365,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<string>>")]
     pub async fn file_real_path(&self, path: String, token: &CancelToken) -> napi::Result<Outcome<String>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.real_path(&path)).await;
+            }
             value.work(path, cancel, |root, path, _| root.real_path(path)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -343,6 +377,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<string>>")]
     pub async fn file_read_link(&self, path: String, token: &CancelToken) -> napi::Result<Outcome<String>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(_) = &value.files {
+                return Err(Remote::no_links().into());
+            }
             value.work(path, cancel, |root, path, _| root.read_link(path)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -352,6 +389,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn file_symlink(&self, target: String, path: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(_) = &value.files {
+                return Err(Remote::no_links().into());
+            }
             value.work(path, cancel, move |root, path, _| root.symlink(&target, path)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -367,6 +407,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.make_directory(&path, recursive)).await;
+            }
             value.work(path, cancel, move |root, path, _| root.make_directory(path, recursive, mode)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -382,6 +425,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.remove(&path, recursive, force)).await;
+            }
             value.work(path, cancel, move |root, path, cancelled| root.remove(path, recursive, force, cancelled)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -391,6 +437,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn file_rename(&self, from: String, to: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.rename(&from, &to)).await;
+            }
             value.work(from, cancel, move |root, from, _| root.rename(from, &to)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -400,6 +449,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn file_copy(&self, from: String, to: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.copy(&from, &to)).await;
+            }
             value.work(from, cancel, move |root, from, cancelled| root.copy_file(from, &to, cancelled)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -409,6 +461,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn file_link(&self, from: String, to: String, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(_) = &value.files {
+                return Err(Remote::no_links().into());
+            }
             value.work(from, cancel, move |root, from, _| root.link(from, &to)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -424,6 +479,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.access(&path, writable)).await;
+            }
             value.work(path, cancel, move |root, path, _| root.access(path, readable, writable)).await
         };
         Ok(self.slot.run(token, run).await)
@@ -438,6 +496,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(_) = &value.files {
+                return Err(Remote::no_attributes().into());
+            }
             value.work(path, cancel, move |root, path, _| root.set(path, changes(&attributes))).await
         };
         Ok(self.slot.run(token, run).await)
@@ -452,6 +513,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<Vec<FileEntry>>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.list(&path, recursive)).await;
+            }
             let list =
                 move |root: &Root, path: &str, cancelled: rooted::Cancelled<'_>| root.list(path, recursive, cancelled);
             let entries = value.work(path, cancel, list).await?;
@@ -464,6 +528,9 @@ impl Volume {
     #[napi(ts_return_type = "Promise<Outcome<Buffer>>")]
     pub async fn file_read(&self, path: String, limit: f64, token: &CancelToken) -> napi::Result<Outcome<Buffer>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.read(&path, limit)).await.map(Buffer::from);
+            }
             let read = move |root: &Root, path: &str, cancelled: rooted::Cancelled<'_>| {
                 root.read(path, whole(limit), cancelled)
             };
@@ -482,6 +549,9 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            if let Files::Cloud(remote) = &value.files {
+                return cancel.guard(remote.write(&path, Bytes::from_owner(data), &options.flag)).await;
+            }
             let (data, how) = (Bytes::from_owner(data), options.how()?);
             value.work(path, cancel, move |root, path, cancelled| root.write(path, &data, how, cancelled)).await
         };
@@ -497,11 +567,14 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<VolumeReplacement>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
-            let begin = move |root: &Root, path: &str, _: rooted::Cancelled<'_>| root.replace(path, mode);
-            let new = value.work(path.clone(), cancel, begin).await?;
             let live = value.live.engine().count(Kind::File);
-            let new = VolumeReplacementValue { new: Mutex::new(Some(new)), path, live };
-            Ok(VolumeReplacement { slot: Slot::new("file", new) })
+            let new = if let Files::Cloud(remote) = &value.files {
+                New::Cloud(cancel.guard(remote.open(&path, "w")).await?)
+            } else {
+                let begin = move |root: &Root, path: &str, _: rooted::Cancelled<'_>| root.replace(path, mode);
+                New::Host(Mutex::new(Some(value.work(path.clone(), cancel, begin).await?)))
+            };
+            Ok(VolumeReplacement { slot: Slot::new("file", VolumeReplacementValue { new, path, live }) })
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -515,12 +588,16 @@ impl Volume {
         token: &CancelToken,
     ) -> napi::Result<Outcome<VolumeFile>> {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
+            let live = value.live.engine().count(Kind::File);
+            if let Files::Cloud(remote) = &value.files {
+                let file = Opened::Cloud(cancel.guard(remote.open(&path, &options.flag)).await?);
+                return Ok(VolumeFile { slot: Slot::new("file", VolumeFileValue { file, path, live }) });
+            }
             let how = options.how()?;
             let open = move |root: &Root, path: &str, _: rooted::Cancelled<'_>| root.open_file(path, how);
             let (file, _) = value.work(path.clone(), cancel, open).await?;
-            let live = value.live.engine().count(Kind::File);
-            let file = VolumeFileValue { file: Arc::new(file), path, append: how.append, live };
-            Ok(VolumeFile { slot: Slot::new("file", file) })
+            let file = Opened::Host { file: Arc::new(file), append: how.append };
+            Ok(VolumeFile { slot: Slot::new("file", VolumeFileValue { file, path, live }) })
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -534,10 +611,14 @@ impl Volume {
 }
 
 struct VolumeFileValue {
-    file: Arc<File>,
+    file: Opened,
     path: String,
-    append: bool,
     live: Live,
+}
+
+enum Opened {
+    Host { file: Arc<File>, append: bool },
+    Cloud(RemoteFile),
 }
 
 impl InEngine for VolumeFileValue {
@@ -550,11 +631,13 @@ impl VolumeFileValue {
     async fn work<T: Send + 'static>(
         &self,
         cancel: Cancel,
-        work: impl FnOnce(&File) -> Result<T, Refused> + Send + 'static,
+        work: impl FnOnce(&File, bool) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Stop> {
         cancel.guard(async { Ok::<_, Failure>(()) }).await?;
-        let file = self.file.clone();
-        blocking(move || work(&file)).await.map_err(|refused| stop(&self.path, refused))
+        // The callers have seen to the others.
+        let Opened::Host { file, append } = &self.file else { return Err(Remote::no_attributes().into()) };
+        let (file, append) = (file.clone(), *append);
+        blocking(move || work(&file, append)).await.map_err(|refused| stop(&self.path, refused))
     }
 }
 
@@ -570,7 +653,10 @@ impl VolumeFile {
     #[napi(ts_return_type = "Promise<Outcome<FileInfo>>")]
     pub async fn stat(&self, token: &CancelToken) -> napi::Result<Outcome<FileInfo>> {
         let run = |value: Arc<VolumeFileValue>, cancel: Cancel| async move {
-            value.work(cancel, |file| Ok(info_of(&rustix::fs::fstat(file)?))).await
+            if let Opened::Cloud(file) = &value.file {
+                return cancel.guard(file.stat()).await;
+            }
+            value.work(cancel, |file, _| Ok(info_of(&rustix::fs::fstat(file)?))).await
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -580,7 +666,10 @@ impl VolumeFile {
     pub async fn read(&self, offset: f64, len: u32, token: &CancelToken) -> napi::Result<Outcome<Buffer>> {
         let run = |value: Arc<VolumeFileValue>, cancel: Cancel| async move {
             let len = (len as usize).min(CROSSING);
-            value.work(cancel, move |file| rooted::read_at(file, whole(offset), len)).await.map(Buffer::from)
+            if let Opened::Cloud(file) = &value.file {
+                return cancel.guard(file.read(whole(offset), len)).await.map(Buffer::from);
+            }
+            value.work(cancel, move |file, _| rooted::read_at(file, whole(offset), len)).await.map(Buffer::from)
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -589,8 +678,11 @@ impl VolumeFile {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn write(&self, offset: f64, data: Buffer, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeFileValue>, cancel: Cancel| async move {
-            let (data, append) = (Bytes::from_owner(data), value.append);
-            value.work(cancel, move |file| rooted::write_at(file, whole(offset), &data, append)).await
+            let data = Bytes::from_owner(data);
+            if let Opened::Cloud(file) = &value.file {
+                return cancel.guard(file.write(Some(whole(offset)), data)).await;
+            }
+            value.work(cancel, move |file, append| rooted::write_at(file, whole(offset), &data, append)).await
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -599,7 +691,7 @@ impl VolumeFile {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn set(&self, attributes: FileAttributes, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeFileValue>, cancel: Cancel| async move {
-            value.work(cancel, move |file| changes(&attributes).apply(file)).await
+            value.work(cancel, move |file, _| changes(&attributes).apply(file)).await
         };
         Ok(self.slot.run(token, run).await)
     }
@@ -608,22 +700,44 @@ impl VolumeFile {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn sync(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeFileValue>, cancel: Cancel| async move {
-            value.work(cancel, |file| Ok(file.sync_all()?)).await
+            if let Opened::Cloud(_) = &value.file {
+                // It is stored when it is closed, and not before.
+                return Ok(());
+            }
+            value.work(cancel, |file, _| Ok(file.sync_all()?)).await
         };
         Ok(self.slot.run(token, run).await)
     }
 
-    /// Close it, and give the handle back.
+    /// Close it, and give the handle back. What was written to a file of a control plane is dropped when its writer has
+    /// abandoned it; elsewhere it is written already.
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
-    pub async fn close(&self) -> napi::Result<Outcome<()>> {
-        drop(self.slot.take());
-        Ok(Ok(()).into())
+    pub async fn close(&self, abandoned: Option<bool>) -> napi::Result<Outcome<()>> {
+        let Some(value) = self.slot.take() else { return Ok(Ok(()).into()) };
+        let engine = value.live.engine().clone();
+        let closed = engine
+            .finish(async {
+                let closed = match &value.file {
+                    Opened::Host { .. } => Ok(()),
+                    Opened::Cloud(file) => file.close(!abandoned.unwrap_or(false)).await,
+                };
+                drop(value);
+                closed
+            })
+            .await;
+        Ok(closed.map_err(Stop::Failed).into())
     }
 }
 
-struct VolumeReplacementValue {
+/// What is written before it takes the place of another.
+enum New {
     /// None when it is in its place, or was given up.
-    new: Mutex<Option<Replacement>>,
+    Host(Mutex<Option<Replacement>>),
+    Cloud(RemoteFile),
+}
+
+struct VolumeReplacementValue {
+    new: New,
     path: String,
     live: Live,
 }
@@ -635,7 +749,7 @@ impl InEngine for VolumeReplacementValue {
 }
 
 impl VolumeReplacementValue {
-    /// Do something with it, on a thread that may block. It has ended when this answers, cancelled or not.
+    /// Do something with one on this machine, on a thread that may block. It has ended when this answers, cancelled or not.
     async fn work(
         self: Arc<Self>,
         cancel: Cancel,
@@ -643,7 +757,11 @@ impl VolumeReplacementValue {
     ) -> Result<(), Stop> {
         cancel.guard(async { Ok::<_, Failure>(()) }).await?;
         let value = self.clone();
-        let done = blocking(move || work(&mut value.new.lock(), &|| cancel.is_requested())).await;
+        let done = blocking(move || match &value.new {
+            New::Host(new) => work(&mut new.lock(), &|| cancel.is_requested()),
+            New::Cloud(_) => Ok(()),
+        })
+        .await;
         done.map_err(|refused| stop(&self.path, refused))
     }
 }
@@ -661,6 +779,9 @@ impl VolumeReplacement {
     pub async fn write(&self, data: Buffer, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeReplacementValue>, cancel: Cancel| async move {
             let data = Bytes::from_owner(data);
+            if let New::Cloud(file) = &value.new {
+                return cancel.guard(file.write(None, data)).await;
+            }
             let write = move |new: &mut Option<Replacement>, cancelled: rooted::Cancelled<'_>| match new {
                 Some(new) => new.write(&data, cancelled),
                 None => Err(Errno::BADF.into()),
@@ -674,6 +795,10 @@ impl VolumeReplacement {
     #[napi(ts_return_type = "Promise<Outcome<void>>")]
     pub async fn publish(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
         let run = |value: Arc<VolumeReplacementValue>, cancel: Cancel| async move {
+            if let New::Cloud(file) = &value.new {
+                // To its end, whoever asks for another: half way there would be two.
+                return value.live.engine().finish(file.close(true)).await.map_err(Stop::Failed);
+            }
             let publish = |new: &mut Option<Replacement>, cancelled: rooted::Cancelled<'_>| match new.take() {
                 Some(new) => new.publish(cancelled),
                 None => Err(Errno::BADF.into()),
@@ -688,7 +813,15 @@ impl VolumeReplacement {
     pub async fn close(&self) -> napi::Result<()> {
         let Some(value) = self.slot.take() else { return Ok(()) };
         let engine = value.live.engine().clone();
-        engine.finish(blocking(move || drop(value.new.lock().take()))).await;
+        engine
+            .finish(async move {
+                match &value.new {
+                    New::Host(_) => blocking(move || drop(value)).await,
+                    // What is left beside it there cannot be told to anybody any more.
+                    New::Cloud(file) => drop(file.close(false).await),
+                }
+            })
+            .await;
         Ok(())
     }
 }

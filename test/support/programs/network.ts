@@ -20,7 +20,7 @@ import { home } from "../network/Guest.ts"
 type Scenario = Effect.Effect<
   unknown,
   MicrosandboxError.MicrosandboxError | Rootfs.BusyboxMissing | PlatformError | HttpClientError.HttpClientError,
-  Backend.Backend | NodeServices.NodeServices | Scope.Scope
+  Backend.Backend | Backend.Local | NodeServices.NodeServices | Scope.Scope
 >
 
 const core: Readonly<Record<string, Scenario>> = { ...Core }

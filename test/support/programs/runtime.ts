@@ -19,7 +19,7 @@ const questions: ReadonlyArray<{
 const asked = (
   what: string,
   directory: string
-): Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend> => {
+): Effect.Effect<unknown, MicrosandboxError.MicrosandboxError, Backend.Backend | Backend.Local> => {
   switch (what) {
     case "resolve":
       return Runtime.resolve

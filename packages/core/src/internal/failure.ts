@@ -15,7 +15,13 @@ export interface Subject {
 
 export const toError = (subject: Subject, failure: Native.Failure): MicrosandboxError =>
   // Every failure of the addon has its reason: the compiler refuses this call when one is missing.
-  new MicrosandboxError({ ...subject, reason: decodeReason(failure) })
+  new MicrosandboxError({ ...subject, reason: decodeReason(named(subject, failure)) })
+
+/** What a control plane answers does not say of which sandbox. */
+const named = (subject: Subject, failure: Native.Failure): Native.Failure =>
+  "sandbox" in failure && failure.sandbox === "" && subject.sandbox !== undefined
+    ? { ...failure, sandbox: subject.sandbox }
+    : failure
 
 /** Gives an effect's native failures the operation and the sandbox that they belong to. */
 export const mapFailure = (subject: Subject) =>

@@ -4,6 +4,7 @@ import * as Arr from "effect/Array"
 import * as ByteSize from "effect/ByteSize"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
@@ -88,7 +89,10 @@ const toBuffer = (data: Uint8Array): Buffer => Buffer.from(data)
 type Failing<A> = Effect.Effect<A, PlatformError.PlatformError>
 
 /** The methods of an open file that the addon has for one of a guest and for one of a volume. */
-type OpenFile = Pick<Native.GuestFile, "close" | "read" | "set" | "stat" | "write">
+interface OpenFile extends Pick<Native.GuestFile, "read" | "set" | "stat" | "write"> {
+  /** `abandoned`: its writer has failed. A file that is not in its place before it is closed does not take it then. */
+  readonly close: (abandoned?: boolean) => Promise<Native.Outcome<void>>
+}
 
 type Method =
   | "fileCopy"
@@ -485,12 +489,19 @@ export const makeFileSystemOf = <File extends OpenFile>(
     Effect.gen(function*() {
       yield* check(method, at)
       const how = yield* openOptions(method, options, "r", options?.noFollow ?? false)
+      let abandoned = false
       const file = yield* native.acquire(
         (token) => files.fileOpen(absolute(at), how, token),
-        (file) => close(subject("FileSystem.close"), method, at, file)
+        (file) => close(subject("FileSystem.close"), method, at, () => file.close(abandoned))
       ).pipe(
         mapFailure(subject(`FileSystem.${method}`)),
         Effect.mapError(toPlatformError("FileSystem", method, at))
+      )
+      // The last to be added is the first to be run.
+      yield* Effect.addFinalizer((exit) =>
+        Effect.sync(() => {
+          abandoned = Exit.isFailure(exit)
+        })
       )
       return new CursorFile(file, at, how.flag.startsWith("a"), call, tools.sync(at, file))
     }).pipe(span(method))
@@ -655,9 +666,9 @@ const chunks = (
 }
 
 /** A file that cannot be closed has lost data, and says so loudly, as Node's does; a sandbox that has gone has lost all. */
-const close = (subject: Subject, method: string, path: string, file: OpenFile): Effect.Effect<void> =>
+const close = (subject: Subject, method: string, path: string, run: OpenFile["close"]): Effect.Effect<void> =>
   Effect.flatMap(
-    Effect.promise(() => file.close()),
+    Effect.promise(() => run()),
     (outcome) =>
       outcome._tag === "Failed" && outcome.failure._tag === "FileFailed"
         ? Effect.die(

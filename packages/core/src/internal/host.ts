@@ -141,7 +141,8 @@ export const explained = ({ home, native }: Engine) =>
 ): Effect.Effect<A, MicrosandboxError, R> =>
   Effect.catch(boot, (error) => {
     const checks = behind[error.reason._tag]
-    if (checks === undefined) return Effect.fail(error)
+    // What boots somewhere else, this machine is not behind.
+    if (checks === undefined || home === undefined) return Effect.fail(error)
     return Effect.flatMap(look(Result.succeed(native), home), (facts) => {
       const found = findings(facts).filter(({ check, status }) => status === "failed" && checks.includes(check))
       return Effect.fail(

@@ -7,8 +7,8 @@ import { mapFailure, type Subject } from "./failure.ts"
 /** What an operation needs of the backend. */
 export interface Engine {
   readonly native: Native.Native["Service"]
-  /** The directory of the backend. */
-  readonly home: string
+  /** The directory of the backend, when it is on this machine. */
+  readonly home: string | undefined
   /** To be run before something is begun that does not end with this process. */
   readonly watch: Effect.Effect<void>
 }

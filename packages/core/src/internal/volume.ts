@@ -24,7 +24,7 @@ export type TypeId = typeof TypeId
 export class Info extends Schema.Class<Info>("@effect-microsandbox/core/Volume/Info")({
   name: Schema.String,
   kind: Schema.Literals(["directory", "disk"]),
-  /** Its directory on this host; that of a disk holds the image. */
+  /** Its directory on this host; that of a disk holds the image. Empty of one in a cloud. */
   path: Schema.String,
   /** How much guests may write to a directory. Absent: no limit. */
   quota: optionalSize,
