@@ -1087,7 +1087,10 @@ fn from_runtime_text(text: &str, message: String) -> Failure {
         Failure::SandboxPaused { message }
     } else if NOT_CAPTURED.iter().any(|phrase| text.contains(phrase)) {
         Failure::CaptureUnsupported { message }
-    } else if text.starts_with("cloud sandbox \"") || text.contains("cloud agent") || text.contains("cloud sandbox agent") {
+    } else if text.starts_with("cloud sandbox \"")
+        || text.contains("cloud agent")
+        || text.contains("cloud sandbox agent")
+    {
         from_cloud_text(text, message)
     } else if let Some(actual) = version_without_contract(text) {
         Failure::runtime_version_mismatch(actual, None)
@@ -1123,7 +1126,8 @@ fn from_cloud_text(text: &str, message: String) -> Failure {
 fn from_custom_text(text: &str, message: String) -> Failure {
     if text.contains("has no live metrics slot") || text.contains("metrics are unavailable") {
         Failure::MetricsNotReady { message }
-    } else if ["failed to decode body", "could not be decoded", "invalid cloud log"].iter().any(|it| text.contains(it)) {
+    } else if ["failed to decode body", "could not be decoded", "invalid cloud log"].iter().any(|it| text.contains(it))
+    {
         Failure::Json { message }
     } else if text.starts_with("volume read failed: ") || text.starts_with("volume read stream failed: ") {
         Failure::Http { message, status: None, timeout: text.contains("timed out"), connect: false }

@@ -402,8 +402,7 @@ pub(crate) async fn create(
     let sent = if value.is_cloud() { secrets_of(options) } else { Vec::new() };
     let _hidden: Vec<_> = sent.into_iter().map(cloud::hide).collect();
     let attempt = Attempt::new(backend, &options.name, &value.engine().session, options.replace.is_some())?;
-    let build =
-        async { build(options, &attempt.id)?.labels(value.owner(options.on_close)).build().await };
+    let build = async { build(options, &attempt.id)?.labels(value.owner(options.on_close)).build().await };
     let mut config = cancel.guard(Box::pin(with_backend(backend.clone(), build))).await?;
     pull(&value, &mut config, options, watch, &cancel).await?;
     let boot = async {

@@ -23,8 +23,8 @@ use crate::outcome::{Outcome, Stop};
 use crate::rooted::{self, Changes, How, Refused, Root};
 use crate::sandbox::{SETTLE, milliseconds_of};
 use crate::slot::{InEngine, Slot};
-use crate::volume_cloud::{Remote, RemoteFile};
 use crate::tree_host::blocking;
+use crate::volume_cloud::{Remote, RemoteFile};
 
 /// In one crossing of the border.
 const CROSSING: usize = 4 << 20;

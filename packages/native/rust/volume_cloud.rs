@@ -214,7 +214,9 @@ impl Remote {
             let entries = self.done(path, self.volumes().fs_list(&self.target, &directory).await)?;
             for entry in entries {
                 // By its last name, whatever the server says it is below.
-                let Some(name) = entry.path.rsplit('/').find(|name| !matches!(*name, "" | "." | "..")) else { continue };
+                let Some(name) = entry.path.rsplit('/').find(|name| !matches!(*name, "" | "." | "..")) else {
+                    continue;
+                };
                 let below = if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") };
                 if recursive && entry.kind == FsEntryKind::Directory {
                     directories.push(below.clone());
