@@ -118,7 +118,9 @@ const keyOf = Effect.fnUntraced(function*(subject: Subject, name: string, { api_
   switch (kind) {
     case "env": {
       const key = yield* secret(subject, rest)
-      return key ?? (yield* mistake(subject, rest, `is not set, and ${field} refers to it`))
+      // Somebody may have put the key itself there.
+      const named = /^[A-Z][A-Z0-9_]*$/.test(rest) ? rest : "what it names"
+      return key ?? (yield* mistake(subject, field, `${named} is not set`))
     }
     case "inline":
       return rest.trim() === ""
