@@ -22,7 +22,7 @@ use crate::outcome::Outcome;
 use crate::slot::{InEngine, Slot};
 
 /// As good as no limit, where the engine wants one.
-const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+const LONG: Duration = Duration::from_hours(365 * 24);
 
 /// By how much the engine's limit is longer than the one that counts.
 const LATER: Duration = Duration::from_secs(1);

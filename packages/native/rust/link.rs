@@ -522,7 +522,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// Be greeted over a socket.
-    pub(crate) async fn over<R, W>(reader: R, writer: W) -> Result<Self, Reason>
+    pub(crate) async fn over<R, W>(reader: R, sink: W) -> Result<Self, Reason>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -534,7 +534,7 @@ impl Connection {
         let shared = Shared::new(Out::Socket { writes, farewells }, start, end);
         let tasks = TaskTracker::new();
         tasks.spawn(until_over(shared.clone(), read(reader, shared.clone())));
-        tasks.spawn(until_over(shared.clone(), write(writer, shared.clone(), to_write, to_leave)));
+        tasks.spawn(until_over(shared.clone(), write(sink, shared.clone(), to_write, to_leave)));
         Ok(Self { greeting, shared, tasks })
     }
 
@@ -632,13 +632,11 @@ impl Connection {
         work: impl Future<Output = Result<T, Reason>>,
     ) -> Result<T, Reason> {
         let Some(limit) = limit else { return work.await };
-        match tokio::time::timeout(limit, work).await {
-            Ok(done) => done,
-            Err(_) => {
-                self.shared.end(Reason::Silent(limit));
-                Err(Reason::Silent(limit))
-            }
+        if let Ok(done) = tokio::time::timeout(limit, work).await {
+            return done;
         }
+        self.shared.end(Reason::Silent(limit));
+        Err(Reason::Silent(limit))
     }
 }
 
@@ -679,7 +677,7 @@ async fn pump(shared: Arc<Shared>, id: u32, mut frames: mpsc::Receiver<RawFrame>
 /// Writes what is to be written, one frame after the other, so that no call that is cancelled stops half way. A peer that
 /// takes no more may still have something to say: the end is the reader's to find.
 async fn write<W: AsyncWrite + Unpin>(
-    mut writer: W,
+    mut sink: W,
     shared: Arc<Shared>,
     mut writes: mpsc::Receiver<Write>,
     mut farewells: mpsc::UnboundedReceiver<RawFrame>,
@@ -693,7 +691,7 @@ async fn write<W: AsyncWrite + Unpin>(
         if !shared.sending(frame.id, opening) {
             continue;
         }
-        if codec::write_raw_frame(&mut writer, &frame).await.is_err() {
+        if codec::write_raw_frame(&mut sink, &frame).await.is_err() {
             return None;
         }
         if let Some(written) = written {
@@ -971,7 +969,7 @@ mod tests {
             drop(waiting);
             drop(stream);
             let mut said = vec![hear(&mut peer).await.t, hear(&mut peer).await.t];
-            said.sort_by_key(|kind| kind.as_str());
+            said.sort_by_key(MessageType::as_str);
             assert_eq!(said, [MessageType::ExecSignal, MessageType::Ping]);
             let Ok(lost) = connection.open(outgoing(MessageType::Ping, &Ping {}), None).await else {
                 panic!("no stream")
