@@ -53,7 +53,7 @@ export interface Secret {
   /**
    * The secret itself. The engine keeps it with the sandbox's configuration, in plain text, in its database (`db` in the
    * backend's home, which this SDK closes to other users), since a later start needs it; and the file still has it after the
-   * sandbox was removed, until the database writes something else there. It is in no snapshot and no archive of one. Use
+   * sandbox was removed, until the database writes something else there. Use
    * `variable` where nothing may be kept.
    */
   readonly value?: Redacted.Redacted<string> | undefined
