@@ -436,6 +436,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("a backend", (it) => {
           logs: sandbox.logs(),
           logStream: Stream.runDrain(sandbox.logStream()),
           branch: Effect.scoped(sandbox.branch("b")),
+          branchMany: Effect.scoped(sandbox.branchMany(2)),
           modify: sandbox.modify({ labels: { a: "b" } }),
           snapshot: sandbox.snapshot("full", { full: true })
         }

@@ -5,7 +5,7 @@ import type * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { BranchOptions, PauseOptions } from "../Branch.ts"
-import type { MicrosandboxError } from "../MicrosandboxError.ts"
+import { MicrosandboxError, Unsupported } from "../MicrosandboxError.ts"
 import type { OnClose, Sandbox } from "../Sandbox.ts"
 import type { Options as SnapshotOptions } from "../Snapshot.ts"
 import { decodeOptions, type Subject } from "./failure.ts"
@@ -56,6 +56,22 @@ const captured = ({ guestFlush = "auto", labels = {}, recordIntegrity = false }:
   recordIntegrity
 })
 
+/** The engine says it of a sandbox in a cloud as a mistake in its configuration. */
+const checkLocal = (operation: string, target: Target): Effect.Effect<void, MicrosandboxError> =>
+  target.home !== undefined
+    ? Effect.void
+    : Effect.fail(
+      new MicrosandboxError({
+        ...subjectOf(operation, target),
+        reason: new Unsupported({
+          message: `${operation} is for a local backend`,
+          operation,
+          reason: "LocalOnly",
+          hint: "use a local backend, or make several sandboxes of one snapshot"
+        })
+      })
+    )
+
 export const branch = (target: Target, acquire: Acquire) => {
   const { handle } = target
   const attributes = attributesOf(target)
@@ -74,6 +90,7 @@ export const branch = (target: Target, acquire: Acquire) => {
       options: BranchOptions = {}
     ): Effect.fn.Return<Sandbox, MicrosandboxError, Scope.Scope> {
       const { name: given, onClose = "destroy", ...rest } = yield* decodeBranch({ ...options, name })
+      yield* checkLocal("Sandbox.branch", target)
       const child = given ?? (yield* freshName)
       yield* Effect.annotateCurrentSpan("sandbox.child", child)
       yield* target.watch
@@ -89,6 +106,7 @@ export const branch = (target: Target, acquire: Acquire) => {
       options: BranchOptions = {}
     ): Effect.fn.Return<ReadonlyArray<Exit.Exit<Sandbox, MicrosandboxError>>, MicrosandboxError, Scope.Scope> {
       const { names: children, onClose = "destroy", ...rest } = yield* decodeBranchMany({ ...options, names })
+      yield* checkLocal("Sandbox.branchMany", target)
       const given = typeof children === "number"
         ? yield* Effect.replicateEffect(freshName, children)
         : [...children]
