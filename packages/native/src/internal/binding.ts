@@ -10,6 +10,8 @@ export type Outcome<A> =
 export declare class Backend {
   /** The directory of a local backend. */
   get home(): string | null
+  /** The address of a control plane. */
+  get url(): string | null
   /** Boot a sandbox. When this fails or is cancelled, the name is free again before it answers. */
   createSandbox(options: SandboxOptions, progress: Progress, token: CancelToken): Promise<Outcome<Sandbox>>
   /** Start a sandbox that has stopped. A cancel ends the VM and keeps the sandbox. */
@@ -138,6 +140,8 @@ export declare class Engine {
   constructor()
   /** Open a backend on this machine. */
   openLocal(options: LocalOptions, token: CancelToken): Promise<Outcome<Backend>>
+  /** Open a backend on a control plane. Nothing is sent to it yet. */
+  openCloud(options: CloudOptions, token: CancelToken): Promise<Outcome<Backend>>
   /** What is alive now. */
   live(): LiveHandles
   /**
@@ -400,8 +404,11 @@ export declare class VolumeFile {
   set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
   /** What was written is on the disk when this answers. */
   sync(token: CancelToken): Promise<Outcome<void>>
-  /** Close it, and give the handle back. */
-  close(): Promise<Outcome<void>>
+  /**
+   * Close it, and give the handle back. What was written to a file of a control plane is dropped when its writer has
+   * abandoned it; elsewhere it is written already.
+   */
+  close(abandoned?: boolean | undefined | null): Promise<Outcome<void>>
 }
 
 /** Who asks a registry. Not `Debug`: it holds a password. */
@@ -449,6 +456,15 @@ export interface BucketOptions {
   size: number
   perMs: number
   burst?: number
+}
+
+/** Where a control plane is, and as whom to ask. */
+export interface CloudOptions {
+  /** The engine's own when absent. */
+  url?: string
+  apiKey: string
+  /** How long one request may take, its answer included; the engine's 30 seconds when absent. */
+  requestTimeoutMs?: number
 }
 
 /** The other side of a packet. */
