@@ -93,6 +93,7 @@ const infoOf = (stat: NodeFs.Stats, path: string): Value => {
 /** One connection. `received` takes what comes from the host, `closed` is its end. */
 export const connect = ({ pending, root, send, started }: Options) => {
   const programs = new Map<number, Program>()
+  const pids = new Map<number, number>()
   const handles = new Map<number, Handle>()
   const writes = new Map<number, Write>()
   const echoes = new Map<number, Echo>()
@@ -117,7 +118,8 @@ export const connect = ({ pending, root, send, started }: Options) => {
     }
     const run = (program: Program, body = () => {}) => {
       programs.set(id, program)
-      say(id, "core.exec.started", { pid: ++pid })
+      pids.set(id, ++pid)
+      say(id, "core.exec.started", { pid })
       body()
     }
     switch (cmd) {
@@ -209,8 +211,11 @@ export const connect = ({ pending, root, send, started }: Options) => {
           : NodePath.join(NodeFs.realpathSync(NodePath.dirname(at(path))), NodePath.basename(path))
       )
     }),
+    // A program that runs has a directory there.
     Stat: ({ follow_symlink, path }) => ({
-      Stat: infoOf(follow_symlink ? NodeFs.statSync(at(path)) : NodeFs.lstatSync(at(path)), path)
+      Stat: [...programs.keys()].some((id) => path === `/proc/${pids.get(id)}`)
+        ? infoOf(NodeFs.statSync(root), path)
+        : infoOf(follow_symlink ? NodeFs.statSync(at(path)) : NodeFs.lstatSync(at(path)), path)
     }),
     SetStat: ({ attrs, path }) => set(at(path), attrs),
     List: ({ path }) => ({ List: entries(path) }),

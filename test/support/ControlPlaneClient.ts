@@ -53,7 +53,6 @@ export const run = <A, E>(
     )
     const said = [Spans.text(spans), ...spans.map(wordsOf), words(exit), ...logged].join("\n")
     assert.notInclude(said, Redacted.value(plane.apiKey))
-    Spans.check(spans)
     yield* plane.connections.pipe(
       Effect.delay("20 millis"),
       Effect.repeat({ until: (count) => count === 0 }),
