@@ -211,10 +211,6 @@ export const trust = Effect.gen(function*() {
         local: { address: machine.api, port: 444, name: "api.example" }
       })
       const { quic } = yield* reach(sandbox, { quic: `udp ${machine.public} 8443 quic` }, 4000)
-      const { stdout } = yield* sandbox.shell(
-        "cd /.msb/tls; for f in * $SSL_CERT_FILE; do echo $f; grep -n -e ----- $f; tail -c 3 $f | od -c; done"
-      )
-      process.stderr.write(stdout)
       return { ...secure, quic }
     }))
 })
