@@ -103,15 +103,26 @@ layer(layerNetwork, { timeout: "10 minutes", excludeTestServices: true })("the n
       })
     }))
 
-  it.effect("opens TLS of the ports that it is told, towards those that it trusts, and has the guest trust it", () =>
+  it.effect("opens TLS towards those that it trusts, and has the guest trust it, and whom this machine trusts", () =>
     Effect.gen(function*() {
       const network = yield* Network.Network
+      const closed = { trusted: "denied", unverified: "denied", untrusted: "denied", closed: "closed" }
+      const opened = { ...closed, trusted: "opened", unverified: "opened" }
       assert.deepStrictEqual(yield* network.run("trust"), {
-        trusted: "opened",
-        unverified: "opened",
-        untrusted: "denied",
-        closed: "closed",
-        quic: "denied"
+        // The guest has them, and openssl is told of them where TLS is opened.
+        host: { ...closed, local: "denied", quic: "quic" },
+        own: { ...opened, local: "denied", quic: "denied" },
+        both: { ...opened, local: "local", quic: "quic" }
+      })
+    }))
+
+  it.effect("writes of violations that are to be written of, and of no other", () =>
+    Effect.gen(function*() {
+      const network = yield* Network.Network
+      const blocked = { logged: "denied", silent: "denied", isAlive: true }
+      assert.deepStrictEqual(yield* network.run("violations"), {
+        default: { ...blocked, told: ["LOGGED"] },
+        warn: { ...blocked, told: ["LOGGED"] }
       })
     }))
 

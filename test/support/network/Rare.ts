@@ -1,8 +1,16 @@
 /** The scenarios of test/long/Network.test.ts: each policy by its name, and what is rarer. */
-import { Destination, NetworkPolicy, Patch, Rule, Sandbox, type SandboxOptions } from "@effect-microsandbox/core"
-import { Effect, FileSystem } from "effect"
+import {
+  Destination,
+  NetworkPolicy,
+  Patch,
+  Rule,
+  Sandbox,
+  type SandboxOptions,
+  Secret
+} from "@effect-microsandbox/core"
+import { Effect, FileSystem, Redacted } from "effect"
 import * as https from "node:https"
-import { dns, never, reach, reachSecurely, root, visit } from "./Guest.ts"
+import { dns, home, never, reach, reachSecurely, root, visit } from "./Guest.ts"
 import { machine } from "./Machine.ts"
 import * as Servers from "./Servers.ts"
 
@@ -161,36 +169,81 @@ export const lookups = Effect.gen(function*() {
     }))
 })
 
-/** Whom the engine trusts when it opens TLS by an authority of its own making, and that the guest trusts that. */
+/** Whom the engine trusts when it opens TLS, and whom the guest. */
 export const trust = Effect.gen(function*() {
-  const upstream = yield* Servers.authority("upstream")
+  const [upstream, local] = [yield* Servers.authority("upstream"), yield* Servers.authority("local")]
   const names = ["api.example", "shop.example", "pass.example"]
   const server = yield* Servers.certificate(upstream, names)
   yield* secure(8443, server, "opened")
   yield* secure(443, server, "closed")
+  yield* secure(444, yield* Servers.certificate(local, names), "local")
   yield* Servers.receiving([8443])
   yield* Servers.names
-  const sandbox = yield* Sandbox.make({
-    image: yield* root("/usr/bin/openssl"),
-    patches: [Patch.copyFile(upstream.cert, "/etc/upstream.pem")],
-    network: {
-      dns,
-      tls: {
-        ports: [8443],
-        upstreamCaCertsFor: { "api.example": [upstream.cert] },
-        verifyUpstreamFor: { "shop.example": false }
-      }
-    }
-  })
-  yield* reach(sandbox, Object.fromEntries(names.map((name) => [name, `name ${name} A`])))
-  const answers = yield* reachSecurely(sandbox, {
-    trusted: { address: machine.api, port: 8443, name: "api.example" },
-    unverified: { address: machine.shop, port: 8443, name: "shop.example" },
-    untrusted: { address: machine.api, port: 8443, name: "pass.example" },
-    // Not one of the ports: the server's own certificate comes.
-    closed: { address: machine.api, name: "api.example", authority: "/etc/upstream.pem" }
-  })
-  return { ...answers, ...yield* reach(sandbox, { quic: `udp ${machine.public} 8443 quic` }, 4000) }
+  // Whom this machine trusts is what the VM process has in this variable.
+  process.env.SSL_CERT_FILE = local.cert
+  yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env.SSL_CERT_FILE))
+  return yield* each(["host", "own", "both"], (name) =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.make({
+        image: yield* root("/usr/bin/openssl"),
+        patches: [Patch.copyFile(upstream.cert, "/etc/upstream.pem")],
+        network: {
+          dns,
+          trustHostCas: name !== "own",
+          tls: name === "host" ? undefined : {
+            ports: [8443],
+            blockQuic: name === "own",
+            upstreamCaCertsFor: { "api.example": [upstream.cert] },
+            verifyUpstreamFor: { "shop.example": false }
+          }
+        }
+      })
+      yield* reach(sandbox, Object.fromEntries(names.map((name) => [name, `name ${name} A`])))
+      const secure = yield* reachSecurely(sandbox, {
+        // By an authority that the engine made, and that the guest has been told of.
+        trusted: { address: machine.api, port: 8443, name: "api.example" },
+        unverified: { address: machine.shop, port: 8443, name: "shop.example" },
+        untrusted: { address: machine.api, port: 8443, name: "pass.example" },
+        // Not one of the ports: the server's own certificate comes.
+        closed: { address: machine.api, name: "api.example", authority: "/etc/upstream.pem" },
+        local: { address: machine.api, port: 444, name: "api.example" }
+      })
+      const { quic } = yield* reach(sandbox, { quic: `udp ${machine.public} 8443 quic` }, 4000)
+      return { ...secure, quic }
+    }))
+})
+
+/** What is written of a violation, by how much the VM process says at all. */
+export const violations = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  yield* Servers.answering(8080)
+  yield* Servers.names
+  const image = yield* root()
+  return yield* each(["default", "warn"], (name) =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.make({
+        name,
+        image,
+        logLevel: name === "warn" ? "warn" : undefined,
+        network: { dns },
+        secretViolation: "block-and-log",
+        secrets: ["LOGGED", "SILENT"].map((env) =>
+          Secret.make({
+            env,
+            value: Redacted.make("sesame"),
+            hosts: ["shop.example"],
+            requireTlsIdentity: false,
+            onViolation: env === "SILENT" ? "block" : undefined
+          })
+        )
+      })
+      const request = (env: string) =>
+        `web api.example 8080 GET / HTTP/1.1\\r\\nHost: api.example\\r\\nX-Key: $MSB_${env}\\r\\n\\r\\n`
+      const answers = yield* reach(sandbox, { logged: request("LOGGED"), silent: request("SILENT") })
+      const log = yield* Effect.orElseSucceed(fs.readFileString(`${home}/sandboxes/${name}/logs/runtime.log`), () => "")
+      const told = ["LOGGED", "SILENT"].filter((env) => log.includes(`$MSB_${env}`))
+      return { ...answers, told, isAlive: (yield* sandbox.exec("true")).exitCode === 0 }
+    }))
 })
 
 /** Proxies: with a password that is right or wrong, or without one. */
