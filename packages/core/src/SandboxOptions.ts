@@ -483,7 +483,10 @@ export interface Network {
     /** To the guest. */
     readonly ingress?: RateLimit | undefined
   } | undefined
-  /** TCP connections at a time, 1 or more; one more is refused. Default: unlimited, or the engine's limit for `"multi-tenant"`. */
+  /**
+   * TCP connections at a time, 1 or more; one more is refused. One that its server has ended counts for some seconds more.
+   * Default: unlimited, or the engine's limit for `"multi-tenant"`.
+   */
   readonly maxTcpConnections?: number | "unlimited" | undefined
   /**
    * UDP conversations at a time, 1 or more. One more is not refused: it ends the one that was quiet for longest, and what is

@@ -15,8 +15,7 @@ import * as checks from "./internal/secretChecks.ts"
 
 /**
  * What becomes of a request that would carry a placeholder where the secret may not go. It does not leave; with
- * `"block-and-log"` the VM process says so in `logs/runtime.log`, if it has a `logLevel` of `"warn"` or more (by default it
- * writes nothing), and `"block-and-terminate"` ends the sandbox.
+ * `"block-and-log"` the VM process says so in `logs/runtime.log`, and `"block-and-terminate"` ends the sandbox.
  *
  * @stability unstable
  * @category models

@@ -53,6 +53,7 @@ export const reach = Effect.fn("reach")(function*<Name extends string>(
   const names = Object.keys(tries) as Array<Name>
   const stdin = names.map((name) => `${name} ${tries[name]}\n`).join("")
   const { stderr, stdout } = yield* sandbox.exec("reach", [String(patience)], { stdin })
+  // For whoever wonders.
   if (process.env.REACH_WHY !== undefined) process.stderr.write(stderr)
   const answers = new Map(
     stdout.trim().split("\n").map((line) => {

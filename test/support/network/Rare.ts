@@ -1,6 +1,5 @@
 /** The scenarios of test/long/Network.test.ts: each policy by its name, and what is rarer. */
 import {
-  Backend,
   Destination,
   NetworkPolicy,
   Patch,
@@ -9,9 +8,8 @@ import {
   type SandboxOptions,
   Secret
 } from "@effect-microsandbox/core"
-import { Effect, FileSystem, Layer, Redacted } from "effect"
+import { Effect, FileSystem, Redacted } from "effect"
 import * as https from "node:https"
-import * as Registry from "../Registry.ts"
 import { dns, home, never, reach, reachSecurely, root, visit } from "./Guest.ts"
 import { machine } from "./Machine.ts"
 import * as Servers from "./Servers.ts"
@@ -211,10 +209,6 @@ export const trust = Effect.gen(function*() {
         local: { address: machine.api, port: 444, name: "api.example" }
       })
       const { quic } = yield* reach(sandbox, { quic: `udp ${machine.public} 8443 quic` }, 4000)
-      const { stdout } = yield* sandbox.shell(
-        "cd /.msb/tls; for f in * $SSL_CERT_FILE; do echo $f; grep -n -e ----- $f; tail -c 3 $f | od -c; done"
-      )
-      process.stderr.write(stdout)
       return { ...secure, quic }
     }))
 })
@@ -327,34 +321,3 @@ export const packets = Effect.gen(function*() {
       return { ingress: Number(flowing), egress: datagrams.bytes / 1000 }
     }))
 })
-
-/** Guests of snapshots, with the policy that they were taken with, and with others. */
-export const restored = Effect.gen(function*() {
-  yield* Servers.answering(8080)
-  yield* Servers.greeting(8090, "wait")
-  const registry = yield* Registry.Registry
-  const image = yield* registry.push("restored", yield* root())
-  const tries = Effect.fn("tries")(function*(sandbox: Sandbox.Sandbox) {
-    const web = { public: `web ${machine.public} 8080`, private: `web ${machine.private} 8080` }
-    const answers = yield* reach(sandbox, web, 3000)
-    return { ...answers, ...yield* reach(sandbox, { greeted: `hold ${machine.public} 8090 3` }, 3000) }
-  })
-  const source = yield* Sandbox.make({ name: "origin", image, memory: "192 MiB", network: "public-only" })
-  const before = yield* tries(source)
-  const full = yield* source.snapshot("full", { full: true })
-  yield* source.stop()
-  const disk = yield* source.snapshot("disk")
-  const see = (reference: string, options: Sandbox.RestoreOptions) =>
-    Effect.scoped(Effect.flatMap(Sandbox.restore(reference, options), tries))
-  return {
-    before,
-    full: yield* see(full.reference, {}),
-    fullNone: yield* see(full.reference, { network: "none" }),
-    fullMore: yield* see(full.reference, { network: { policy: "non-local", maxTcpConnections: 2 } }),
-    disk: yield* see(disk.reference, {}),
-    diskMore: yield* see(disk.reference, { network: { policy: "non-local", maxTcpConnections: 2 } })
-  }
-}).pipe(
-  // The engine reads of plain registries when a backend is opened.
-  Effect.provide(Backend.layerLocal({ home: `${home}/r` }).pipe(Layer.provideMerge(Registry.layer)))
-)
