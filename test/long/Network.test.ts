@@ -165,4 +165,19 @@ layer(layerNetwork, { timeout: "10 minutes", excludeTestServices: true })("the n
       assert.isAtLeast(limited.ingress, 75 * 1460)
       assert.isAtMost(limited.egress, 150)
     }))
+
+  it.effect("is that of the snapshot after a restore, or what the restore says", () =>
+    Effect.gen(function*() {
+      const network = yield* Network.Network
+      const asTaken = { public: `${machine.public} 8080`, private: "denied" }
+      const more = { ...asTaken, private: `${machine.private} 8080` }
+      assert.deepStrictEqual(yield* network.run("restored"), {
+        before: asTaken,
+        full: asTaken,
+        fullNone: { public: "denied", private: "denied" },
+        fullMore: more,
+        disk: asTaken,
+        diskMore: more
+      })
+    }))
 })

@@ -589,7 +589,7 @@ export interface Options {
   readonly registry?: Registry | undefined
   /**
    * How much the VM process writes to `logs/runtime.log` in the sandbox's directory; `"quiet"` for nothing. Default: the
-   * backend's, nothing.
+   * backend's, and then `"warn"`.
    */
   readonly logLevel?: "quiet" | "error" | "warn" | "info" | "debug" | "trace" | undefined
   /** How often its metrics are sampled, in whole milliseconds; false for never. Default: the backend's, 1 second. */

@@ -1,5 +1,6 @@
 /** The scenarios of test/long/Network.test.ts: each policy by its name, and what is rarer. */
 import {
+  Backend,
   Destination,
   NetworkPolicy,
   Patch,
@@ -8,8 +9,9 @@ import {
   type SandboxOptions,
   Secret
 } from "@effect-microsandbox/core"
-import { Effect, FileSystem, Redacted } from "effect"
+import { Effect, FileSystem, Layer, Redacted } from "effect"
 import * as https from "node:https"
+import * as Registry from "../Registry.ts"
 import { dns, home, never, reach, reachSecurely, root, visit } from "./Guest.ts"
 import { machine } from "./Machine.ts"
 import * as Servers from "./Servers.ts"
@@ -321,3 +323,30 @@ export const packets = Effect.gen(function*() {
       return { ingress: Number(flowing), egress: datagrams.bytes / 1000 }
     }))
 })
+
+/** Guests of snapshots, with the policy that they were taken with, and with others. */
+export const restored = Effect.gen(function*() {
+  yield* Servers.answering(8080)
+  const registry = yield* Registry.Registry
+  const image = yield* registry.push("restored", yield* root())
+  const tries = (sandbox: Sandbox.Sandbox) =>
+    reach(sandbox, { public: `web ${machine.public} 8080`, private: `web ${machine.private} 8080` }, 3000)
+  const source = yield* Sandbox.make({ name: "origin", image, memory: "192 MiB", network: "public-only" })
+  const before = yield* tries(source)
+  const full = yield* source.snapshot("full", { full: true })
+  yield* source.stop()
+  const disk = yield* source.snapshot("disk")
+  const see = (reference: string, options: Sandbox.RestoreOptions) =>
+    Effect.scoped(Effect.flatMap(Sandbox.restore(reference, options), tries))
+  return {
+    before,
+    full: yield* see(full.reference, {}),
+    fullNone: yield* see(full.reference, { network: "none" }),
+    fullMore: yield* see(full.reference, { network: "non-local" }),
+    disk: yield* see(disk.reference, {}),
+    diskMore: yield* see(disk.reference, { network: "non-local" })
+  }
+}).pipe(
+  // The engine reads of plain registries when a backend is opened.
+  Effect.provide(Backend.layerLocal({ home: `${home}/r` }).pipe(Layer.provideMerge(Registry.layer)))
+)

@@ -11,6 +11,7 @@ import { Backend, type MicrosandboxError } from "@effect-microsandbox/core"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Layer, type Scope, Stdio, Stream } from "effect"
+import type { HttpClientError } from "effect/http"
 import type { PlatformError } from "effect/PlatformError"
 import type * as Rootfs from "../../../demo/Rootfs.ts"
 import * as Core from "../network/Core.ts"
@@ -18,7 +19,7 @@ import { home } from "../network/Guest.ts"
 
 type Scenario = Effect.Effect<
   unknown,
-  MicrosandboxError.MicrosandboxError | Rootfs.BusyboxMissing | PlatformError,
+  MicrosandboxError.MicrosandboxError | Rootfs.BusyboxMissing | PlatformError | HttpClientError.HttpClientError,
   Backend.Backend | Backend.Local | NodeServices.NodeServices | Scope.Scope
 >
 
