@@ -323,9 +323,7 @@ describe("the connection to a guest of a control plane", () => {
     "CutMessage",
     "Close",
     "HalfClose",
-    "GarbageFrame",
-    "GarbageMessage",
-    "HugeMessage"
+    "GarbageFrame"
   ]
 
   /** What is asked of a guest, in the message of whose answer the fault happens; and what that is told as. */
