@@ -160,9 +160,9 @@ describe("a control plane whose answer", () => {
         const late = yield* Effect.exit(Effect.provide(Sandbox.get("box"), impatient))
         check(late, { _tag: "Http", timeout: true }, "get")
         // What changes a volume is waited for when it is interrupted: its name is free then, or it is there and whole.
-        const awaited = ["make a volume", "remove a volume"]
+        const awaited = new Set(["make a volume", "remove a volume"])
         for (const [name, [route, operation]] of Object.entries(operations)) {
-          yield* inject(route, awaited.includes(name) ? { _tag: "Delay", millis: 300 } : { _tag: "Silence" })
+          yield* inject(route, awaited.has(name) ? { _tag: "Delay", millis: 300 } : { _tag: "Silence" })
           const before = yield* connections
           const fiber = yield* Effect.forkChild(Effect.exit(operation(prepared)))
           yield* pending.pipe(Effect.delay("5 millis"), Effect.repeat({ until: (count) => count === 0 }))
@@ -323,9 +323,7 @@ describe("the connection to a guest of a control plane", () => {
     "CutMessage",
     "Close",
     "HalfClose",
-    "GarbageFrame",
-    "GarbageMessage",
-    "HugeMessage"
+    "GarbageFrame"
   ]
 
   /** What is asked of a guest, in the message of whose answer the fault happens; and what that is told as. */
