@@ -414,8 +414,8 @@ export declare class Volume {
   fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
   /** Write a whole file. When it is cancelled, a part of it may be written. */
   fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
-  /** Write a whole file in one step, in the place of the one that is there. When it is cancelled, that one stays. */
-  fileWriteAtomic(path: string, data: Buffer, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Begin a file that takes the place of the one that is there in one step. */
+  fileReplace(path: string, mode: number | undefined | null, token: CancelToken): Promise<Outcome<VolumeReplacement>>
   /** Open a file. */
   fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<VolumeFile>>
   /** Give the volume back. Its open files stay open. */
@@ -439,6 +439,16 @@ export declare class VolumeFile {
    * abandoned it; elsewhere it is written already.
    */
   close(abandoned?: boolean | undefined | null): Promise<Outcome<void>>
+}
+
+/** A file that is written before it takes the place of another. */
+export declare class VolumeReplacement {
+  /** Write more of it. */
+  write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Put it in its place, all of it on the disk. When this fails or is cancelled, the old one stays. */
+  publish(token: CancelToken): Promise<Outcome<void>>
+  /** Give the handle back. What is not in its place is gone when this answers. */
+  close(): Promise<void>
 }
 
 /** One frame from the guest. */
