@@ -25,8 +25,18 @@ export default defineConfig({
       { extends: true, test: { name: "store", include: ["test/store/**/*.test.ts"], testTimeout: 60_000 } },
       // In microVMs.
       { extends: true, test: { ...guests, name: "vm", include: ["test/vm/**/*.test.ts"], testTimeout: 300_000 } },
+      // The long ones of the real engine without a VM.
+      {
+        extends: true,
+        test: {
+          name: "longstore",
+          include: ["test/long/store/**/*.test.ts"],
+          fileParallelism: false,
+          testTimeout: 3_600_000
+        }
+      },
       // The long matrices, in microVMs too.
-      { extends: true, test: { ...guests, name: "long", include: ["test/long/**/*.test.ts"], testTimeout: 3_600_000 } }
+      { extends: true, test: { ...guests, name: "long", include: ["test/long/*.test.ts"], testTimeout: 3_600_000 } }
     ]
   }
 })

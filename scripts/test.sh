@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The test command. Every check and every suite, or only the named ones:
 #
-#     scripts/test.sh [format|lint|types|rustfmt|clippy|cargo|binding|unit|store|selftest|vm|long …]
+#     scripts/test.sh [format|lint|types|rustfmt|clippy|cargo|binding|unit|store|selftest|vm|longstore|long …]
 #
-# `long` are the long matrices; it runs only when it is named.
+# `long` are the long matrices, and `longstore` those that need no VM; they run only when they are named.
 # A failure does not stop the later steps. The last line is `N passed, N failed`.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
@@ -12,8 +12,8 @@ all=(format lint types rustfmt clippy cargo binding unit store selftest vm)
 wanted=("$@")
 (($# > 0)) || wanted=("${all[@]}")
 for part in "${wanted[@]}"; do
-  if [[ " ${all[*]} long " != *" $part "* ]]; then
-    say "there is no part $part; the parts are: ${all[*]} long"
+  if [[ " ${all[*]} longstore long " != *" $part "* ]]; then
+    say "there is no part $part; the parts are: ${all[*]} longstore long"
     exit 64
   fi
 done
@@ -107,7 +107,7 @@ clippy() {
 # How many runs a project with microVMs is split into: one-processor hosts side by side, since the emulator is not reliable
 # with two processors in one host.
 shards() { # project
-  if [[ -n $software ]] && (($(find "test/$1" -name '*.test.ts' | wc -l) > 1)); then echo 2; else echo 1; fi
+  if [[ -n $software ]] && (($(find "test/$1" -maxdepth 1 -name '*.test.ts' | wc -l) > 1)); then echo 2; else echo 1; fi
 }
 
 # Runs a project whose tests boot microVMs.
@@ -144,10 +144,10 @@ make_ready() {
   local packages=() setup=(--no-native) part
   if is_wanted selftest || is_wanted vm || is_wanted long; then
     packages=(test/host/run.sh --install rootfs registry watch)
-  elif is_wanted store; then
+  elif is_wanted store || is_wanted longstore; then
     packages=(test/host/install.sh rootfs registry)
   fi
-  for part in clippy cargo binding unit store selftest vm long; do
+  for part in clippy cargo binding unit store selftest vm longstore long; do
     if is_wanted $part; then setup=(); fi
   done
   ((${#packages[@]} == 0)) || run bash "${packages[@]}" || return
@@ -175,5 +175,6 @@ step store "vitest 1" vitest run --project store
 # Where KVM works nobody misses it, except who named it.
 if [[ -n $software ]] || (($# > 0)); then step selftest last selftest; fi
 step vm "vitest $(shards vm)" guests vm
+step longstore "vitest 1" vitest run --project longstore
 step long "vitest $(shards long)" guests long
 finish

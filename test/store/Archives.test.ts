@@ -1,4 +1,4 @@
-/** Archives as chance and malice make them. Ten thousand of them are in `test/long/Archives.test.ts`. */
+/** Archives as chance and malice make them. Ten thousand of them are in `test/long/store/Archives.test.ts`. */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import * as ArchiveFuzz from "../support/ArchiveFuzz.ts"

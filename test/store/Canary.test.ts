@@ -19,7 +19,7 @@ const words = {
 type Operation = Effect.Effect<
   unknown,
   MicrosandboxError.MicrosandboxError,
-  Backend.Backend | Scope.Scope
+  Backend.Backend | Backend.Local | Scope.Scope
 >
 
 layer(layerBackend.pipe(Layer.provideMerge(Registry.layerWithTlsAndLogin)), {
@@ -124,7 +124,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layerWithTlsAndLogin)), {
       const good = yield* Canaries.heard(Image.pull(reference, { registry: { caCerts, auth: { username, password } } }))
       assert.isTrue(Exit.isSuccess(good.exit))
       assert.notInclude(good.text, Registry.login.password)
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       assert.deepStrictEqual(
         yield* Canaries.filesWith(home, { ...words, login: Registry.login.password }),
         { password: [], value: [], variable: [], env: [], login: [] }

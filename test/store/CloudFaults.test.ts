@@ -82,10 +82,12 @@ const answer = (status: number, body?: unknown): Fault => ({ _tag: "Answer", sta
 
 type Expected = string | ReadonlyArray<string> | Readonly<Record<string, unknown>>
 
+const areTags = (expected: Expected): expected is ReadonlyArray<string> => Array.isArray(expected)
+
 const check = (exit: Exit.Exit<unknown, Failure>, expected: Expected, what: string) => {
   const reason = reasonOf(exit)
   if (reason === undefined) assert.fail(`${what} was a success`)
-  if (Array.isArray(expected)) assert.include(expected, reason._tag, `${what}: ${reason.message}`)
+  if (areTags(expected)) assert.include(expected, reason._tag, `${what}: ${reason.message}`)
   else if (typeof expected === "string") assert.strictEqual(reason._tag, expected, `${what}: ${reason.message}`)
   else assert.deepInclude(reason, expected, what)
 }

@@ -120,7 +120,7 @@ layer(layerBackend, { excludeTestServices: true, timeout: "1 minute" })("a sandb
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      const { home } = yield* Backend.Backend
+      const { home } = yield* Backend.Local
       // In memory, where that can be: a disk may take its time for each directory.
       const memory = (yield* fs.exists("/dev/shm")) ? "/dev/shm" : undefined
       const place = yield* fs.makeTempDirectoryScoped({ directory: memory, prefix: "msb-" })

@@ -95,7 +95,7 @@ const makeOutside = Effect.fn("makeOutside")(function*(base: string) {
 
 /** A backend whose home is beside {@link Outside}. */
 export const layer: Layer.Layer<
-  Backend.Backend | NodeServices.NodeServices | Outside
+  Backend.Backend | Backend.Local | NodeServices.NodeServices | Outside
 > = Layer.unwrap(Effect.map(temporaryDirectory, (base) => {
   NodeFs.mkdirSync(`${base}/home`)
   return Layer.merge(Backend.layerLocal({ home: `${base}/home` }), Layer.effect(Outside, makeOutside(base)))
@@ -398,7 +398,7 @@ const makeImageArchive = Effect.fnUntraced(function*(ways: ReadonlyArray<string>
 /** Loads so many archives of images, and says how often what came of it. */
 export const images = Effect.fn("images")(function*(rounds: number) {
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const { look, ways } = yield* Outside
   const directory = yield* temporaryDirectory
   const file = path.join(directory, "mutant.tar")
@@ -458,7 +458,7 @@ export const images = Effect.fn("images")(function*(rounds: number) {
 /** Loads so many archives of snapshots, and says how often what came of it. */
 export const snapshots = Effect.fn("snapshots")(function*(rounds: number) {
   const path = yield* Path.Path
-  const { home } = yield* Backend.Backend
+  const { home } = yield* Backend.Local
   const { look, ways } = yield* Outside
   const directory = yield* temporaryDirectory
   const at = (name: string) => path.join(directory, name)

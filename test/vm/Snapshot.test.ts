@@ -14,7 +14,7 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const path = yield* Path.Path
-        const { home } = yield* Backend.Backend
+        const { home } = yield* Backend.Local
         const registry = yield* Registry.Registry
         const image = yield* registry.push("line", yield* rootDirectory)
         const source = yield* Sandbox.make({ name: "line", image, memory: "192 MiB" })

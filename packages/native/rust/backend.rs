@@ -169,7 +169,7 @@ impl Backend {
         let watch = progress.watch();
         let call = self.slot.run(token, |value, cancel| {
             let watch = watch.clone();
-            async move { create(value, &options, &watch, cancel).await }
+            async move { Box::pin(create(value, &options, &watch, cancel)).await }
         });
         Ok(Box::pin(watch.clone().during(call)).await)
     }

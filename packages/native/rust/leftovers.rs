@@ -81,13 +81,13 @@ mod tests {
         for file in stay.iter().chain(&go).chain(&[cache.part_path(&held)]) {
             fs::write(file, "").expect("written");
         }
-        let hold = |path: &Path| {
+        let take = |path: &Path| {
             let lock = File::create(path).expect("a lock");
             flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("locked");
             lock
         };
-        let _layer = hold(&cache.layer_erofs_lock_path(&held));
-        let _download = hold(&cache.download_lock_path(&held));
+        let _layer = take(&cache.layer_erofs_lock_path(&held));
+        let _download = take(&cache.download_lock_path(&held));
         remove_work(&cache);
         remove_part(&cache, &held.to_string());
         remove_part(&cache, "no digest");

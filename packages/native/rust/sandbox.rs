@@ -334,14 +334,12 @@ impl Sandbox {
     pub async fn end(&self, ending: Ending, options: StopOptions) -> napi::Result<Outcome<()>> {
         let Some(value) = self.slot.take() else { return Ok(Ok(()).into()) };
         let engine = value.live.engine().clone();
-        let ended = engine
-            .finish(async {
-                let ended = value.end(&ending, &options).await;
-                drop(value);
-                ended
-            })
-            .await;
-        Ok(ended.map_err(Stop::Failed).into())
+        let end = async {
+            let ended = value.end(&ending, &options).await;
+            drop(value);
+            ended
+        };
+        Ok(Box::pin(engine.finish(end)).await.map_err(Stop::Failed).into())
     }
 }
 
@@ -588,7 +586,7 @@ pub(crate) async fn connect_or_create(
         turn += 1;
         let tried = match cancel.guard(value.lookup(&options.name)).await {
             Err(Stop::Failed(Failure::SandboxNotFound { .. })) => {
-                create(value.clone(), options, watch, cancel.clone()).await
+                Box::pin(create(value.clone(), options, watch, cancel.clone())).await
             }
             Err(stop) => Err(stop),
             Ok(handle) if handle.status_snapshot() == SandboxStatus::Starting => {

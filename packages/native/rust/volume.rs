@@ -94,11 +94,11 @@ impl BackendValue {
 
     /// The sandbox that has a volume mounted, by the catalogue: the engine's own rule.
     async fn mounting(&self, volume: &str) -> MicrosandboxResult<Option<String>> {
+        use SandboxStatus::{Draining, Paused, Running, Starting};
         if self.is_cloud() {
             // It sees to that itself.
             return Ok(None);
         }
-        use SandboxStatus::{Draining, Paused, Running, Starting};
         let mounts = |mount: &VolumeMount| matches!(mount, VolumeMount::Named { name, .. } if name == volume);
         let mut cursor: Option<String> = None;
         loop {
@@ -590,7 +590,7 @@ impl Volume {
         let run = |value: Arc<VolumeValue>, cancel: Cancel| async move {
             let live = value.live.engine().count(Kind::File);
             if let Files::Cloud(remote) = &value.files {
-                let file = Opened::Cloud(cancel.guard(remote.open(&path, &options.flag)).await?);
+                let file = Opened::Cloud(Box::new(cancel.guard(remote.open(&path, &options.flag)).await?));
                 return Ok(VolumeFile { slot: Slot::new("file", VolumeFileValue { file, path, live }) });
             }
             let how = options.how()?;
@@ -618,7 +618,7 @@ struct VolumeFileValue {
 
 enum Opened {
     Host { file: Arc<File>, append: bool },
-    Cloud(RemoteFile),
+    Cloud(Box<RemoteFile>),
 }
 
 impl InEngine for VolumeFileValue {

@@ -256,10 +256,9 @@ impl Remote {
     /// What a flag asks for, of those that write a file anew.
     async fn check_write(&self, path: &str, flag: &str) -> Result<(), Failure> {
         match flag {
-            "w" | "w+" => {}
             // Not in one step: who makes it in between loses it.
             "wx" | "wx+" if self.exists(path).await? => return Err(Failure::file_errno(path, EEXIST, "it exists")),
-            "wx" | "wx+" => {}
+            "w" | "w+" | "wx" | "wx+" => {}
             "r" => return Err(Failure::file_errno(path, EBADF, "it is open for reading")),
             flag => return Err(unsupported(&format!("way to be opened as {flag:?}"))),
         }

@@ -1,8 +1,8 @@
 /** Archives as chance and malice make them, ten thousand of them. The short form is in `test/store/Archives.test.ts`. */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import * as ArchiveFuzz from "../support/ArchiveFuzz.ts"
-import { seeded } from "../support/Seeded.ts"
+import * as ArchiveFuzz from "../../support/ArchiveFuzz.ts"
+import { seeded } from "../../support/Seeded.ts"
 
 const total = (outcomes: Readonly<Record<string, number>>) =>
   Object.values(outcomes).reduce((sum, count) => sum + count)

@@ -2,8 +2,8 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Path } from "effect"
-import * as AgentFuzz from "../support/AgentFuzz.ts"
-import { temporaryDirectory } from "../support/Sandboxes.ts"
+import * as AgentFuzz from "../../support/AgentFuzz.ts"
+import { temporaryDirectory } from "../../support/Sandboxes.ts"
 
 const frames = Number(process.env.FRAMES ?? 100_000)
 
