@@ -318,7 +318,8 @@ const makeServer = (directory: string, apiKey: string) => {
         if (isSilent || webSocket.readyState !== webSocket.OPEN) return
         const fault = take(agentFaults, type)
         const times = fault === undefined ? 1 : harm(fault, bytes, webSocket, socket)
-        if (times === 0) isSilent = true
+        // A peer that speaks nonsense once speaks on; of a connection that is broken nothing more comes.
+        if (times === 0 && fault !== "GarbageMessage") isSilent = true
         for (let time = 0; time < times; time++) webSocket.send(bytes)
       }
     })
