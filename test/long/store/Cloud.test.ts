@@ -2,8 +2,8 @@
 import { MicrosandboxError, Sandbox } from "@effect-microsandbox/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Schedule, Stream } from "effect"
-import { ControlPlane } from "../support/ControlPlane.ts"
-import { run } from "../support/ControlPlaneClient.ts"
+import { ControlPlane } from "../../support/ControlPlane.ts"
+import { run } from "../../support/ControlPlaneClient.ts"
 
 const make = (name: string) => Sandbox.make({ name, image: "alpine:3.22" })
 
