@@ -24,7 +24,8 @@ const constructors = new Map([...classes.values()].map((schema) => [schema.ident
 const declared: Readonly<Record<string, unknown>> = {
   "effect/schema/ByteSize": ByteSize.bytes(2n ** 60n),
   "effect/schema/DateTimeUtc": DateTime.makeUnsafe(1_234_567_890_123),
-  "effect/schema/Duration": Duration.millis(1500)
+  "effect/schema/Duration": Duration.millis(1500),
+  "effect/schema/Uint8Array": new Uint8Array([0, 255, 7])
 }
 
 const isOptional = (ast: SchemaAST.AST): boolean => ast.context?.isOptional === true
