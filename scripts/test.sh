@@ -104,25 +104,44 @@ clippy() {
     cargo build "${cargo_flags[@]}" --lib --tests
 }
 
-# How many runs a project with microVMs is split into: one-processor hosts side by side, since the emulator is not reliable
-# with two processors in one host.
+# How many runs a project with microVMs is split into, two at a time: one-processor hosts side by side, since the emulator
+# is not reliable with two processors in one host; and more than two, since a host that stands still is begun anew.
 shards() { # project
-  if [[ -n $software ]] && (($(find "test/$1" -maxdepth 1 -name '*.test.ts' | wc -l) > 1)); then echo 2; else echo 1; fi
+  if [[ -n $software ]] && (($(find "test/$1" -maxdepth 1 -name '*.test.ts' | wc -l) > 1)); then echo 4; else echo 1; fi
+}
+
+# Runs one shard in a host of its own. One that stood still (status 75) says nothing of the tests: they run once more.
+shard() { # project number count
+  local patience=3600 status try
+  if [[ $1 == long ]]; then patience=7200; fi
+  for try in 1 2; do
+    status=0
+    HOST_TIMEOUT="${HOST_TIMEOUT:-$patience}" bash test/host/run.sh -- \
+      "$(command -v node)" node_modules/vitest/vitest.mjs run --project "$1" "--shard=$2/$3" </dev/null || status=$?
+    if ((status != 75 || try == 2)); then return $status; fi
+    echo "once more, in another host"
+  done
+}
+
+# Runs every second shard, from a first one on.
+shards_from() { # project first count
+  local number status=0
+  for ((number = $2; number <= $3; number += 2)); do
+    shard "$1" "$number" "$3" > >(sed -u "s|^|$1 $number/$3 \| |") 2>&1 || status=$?
+  done
+  return $status
 }
 
 # Runs a project whose tests boot microVMs.
 guests() { # project
-  local project=$1 count shard pids=() status=0 patience=3600
-  local vitest=("$(command -v node)" node_modules/vitest/vitest.mjs run --project "$project")
+  local count first pids=() status=0
   if [[ -z $software ]]; then
-    "${vitest[@]}"
+    "$(command -v node)" node_modules/vitest/vitest.mjs run --project "$1"
     return
   fi
-  if [[ $project == long ]]; then patience=7200; fi
-  count="$(shards "$project")"
-  for ((shard = 1; shard <= count; shard++)); do
-    HOST_TIMEOUT="${HOST_TIMEOUT:-$patience}" bash test/host/run.sh -- "${vitest[@]}" "--shard=$shard/$count" </dev/null \
-      > >(sed -u "s|^|$project $shard/$count \| |") 2>&1 &
+  count="$(shards "$1")"
+  for ((first = 1; first <= count && first <= 2; first++)); do
+    shards_from "$1" "$first" "$count" &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do wait "$pid" || status=$?; done

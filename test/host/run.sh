@@ -7,6 +7,7 @@
 #        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry, watch
 # HOST=software     take the software host even where KVM is usable
 # HOST_TIMEOUT      seconds until it is ended, with status 124 (3600)
+# HOST_PATIENCE     seconds that it may show no sign of life before it is ended, with status 75: it stands still (180)
 # HOST_MEMORY       MiB of memory (6144)
 # HOST_SCRATCH_GIB  size of the disk that takes all writes; it uses what is written (8)
 # HOST_NETWORK=1    a network that reaches what this machine reaches; without it there is only loopback
@@ -169,14 +170,38 @@ followers=($!)
 follow stderr {alive}>&- >&2 &
 followers+=($!)
 
+# Now and then an emulated machine stands still for good: its only processor waits for what never comes. (Counted in
+# sleeps and not by the clock: this machine may be one that is suspended.)
+watch() {
+  local last='' now still=0
+  while sleep 1; do
+    now=$(stat -c %Y "$job/alive" 2>/dev/null) || true
+    if [[ $now == "$last" ]]; then still=$((still + 1)); else still=0; fi
+    last=$now
+    # It boots before it shows the first.
+    if ((still >= (${#last} > 0 ? ${HOST_PATIENCE:-180} : 180))); then
+      : >"$dir/still"
+      kill "$machine"
+      return
+    fi
+  done
+}
+watch {alive}>&- &
+watcher=$!
+
 ended=0
 wait "$machine" || ended=$?
+kill "$watcher" 2>/dev/null || true
 wait "${followers[@]}" || true
 
 if [[ -s $job/status ]]; then
   exit "$(<"$job/status")"
 elif [[ -e $dir/unread ]]; then
   exit 141 # as SIGPIPE would have done
+elif [[ -e $dir/still ]]; then
+  tail -n 20 "$dir/console" >&2 || true
+  say "the machine stood still for ${HOST_PATIENCE:-180} s and was ended; its console is above"
+  exit 75
 elif ((ended == 124)); then
   say "ended after HOST_TIMEOUT (${HOST_TIMEOUT:-3600} s)"
   exit 124

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the software KVM host itself: three whole runs and one that is killed early; half a minute.
+# Checks the software KVM host itself: two whole runs and three that are ended early; half a minute.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -141,6 +141,16 @@ kill -KILL "$pid"
 wait "$pid" 2>/dev/null || true
 check 'QEMU gone' gone "$qemu"
 check 'temporary directory gone' eventually_empty "$TMPDIR"
+
+echo '- a run whose machine stands still'
+HOST_PATIENCE=3 begin sh -c 'echo running; exec sleep infinity'
+read -r line <&"$pipe"
+kill -STOP "$qemu"
+status=0
+wait "$pid" || status=$?
+is 'exit status' "$status" 75
+check 'QEMU gone' test ! -e "/proc/$qemu"
+check 'temporary directory gone' empty "$TMPDIR"
 
 echo "$passed passed, $failed failed"
 ((failed == 0))

@@ -5,6 +5,9 @@ mapfile -d '' -t environment <"$job/environment"
 mapfile -d '' -t command <"$job/command"
 mapfile -d '' -t directory <"$job/directory"
 
+# The sign that this machine runs. (Before there is an output that it could hold open.)
+while :; do echo >"$job/alive"; /run/busybox sleep 1; done &
+
 ulimit -n 65536
 exec </dev/null
 exec {out}> >(exec cat >>"$job/stdout"); relays=("$!")

@@ -1,10 +1,12 @@
 /**
  * Ends a run with one line for each project, `vitest unit: 12 passed, 0 failed`, which scripts/test.sh adds up.
  *
+ * A test that fails says so at once: where many wait for something that has gone, the file's own report comes late or never.
+ *
  * Stricter than vitest: a test that was skipped, is a todo or never ran counts as failed, and so do an error outside of a
  * test, a file that did not load and a project without tests. Only `-t` may leave tests out.
  */
-import type { Reporter, TestModule, Vitest } from "vitest/node"
+import type { Reporter, TestCase, TestModule, Vitest } from "vitest/node"
 
 type Errors = Parameters<NonNullable<Reporter["onTestRunEnd"]>>[1]
 
@@ -13,6 +15,13 @@ export default class CountsReporter implements Reporter {
 
   onInit(vitest: Vitest): void {
     this.vitest = vitest
+  }
+
+  onTestCaseResult(test: TestCase): void {
+    const { errors = [], state } = test.result()
+    if (state === "failed") {
+      console.log(`failed: ${test.fullName}: ${errors.map(({ message }) => message).join("; ")}`.slice(0, 2000))
+    }
   }
 
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: Errors): void {

@@ -9,6 +9,7 @@ use microsandbox::sandbox::{SandboxHandle, SandboxListBuilder};
 use napi_derive::napi;
 
 use crate::cancel::{Cancel, CancelToken};
+use crate::catalogue::{self, Reader};
 use crate::cloud::{self, CloudOptions};
 use crate::config::SandboxConfig;
 use crate::engine::{EngineState, Kind, Live};
@@ -70,6 +71,8 @@ pub struct SandboxPage {
 pub(crate) struct BackendValue {
     pub(crate) backend: Arc<dyn EngineBackend>,
     pub(crate) live: Live,
+    /// Of a backend on this machine. After the backend: it looks whether somebody still uses that.
+    _catalogue: Option<Reader>,
     /// Of a control plane: hidden for as long as this lives.
     _key: Option<Arc<str>>,
 }
@@ -114,7 +117,8 @@ impl Backend {
         let key = cloud::hide(&options.api_key);
         let client = cloud::client(options)?;
         let url = client.url().to_owned();
-        let value = BackendValue { backend: client.into(), live: engine.count(Kind::Backend), _key: Some(key) };
+        let live = engine.count(Kind::Backend);
+        let value = BackendValue { backend: client.into(), live, _catalogue: None, _key: Some(key) };
         Ok(Self { slot: Slot::new("backend", value), home: None, url: Some(url) })
     }
 
@@ -132,10 +136,10 @@ impl Backend {
         home::check(&home, &local.config().run_dir())?;
         home::keep_private(&home)?;
         // Opened here and not at the first call, so that a broken catalogue fails the layer.
-        cancel.guard(local.db()).await?;
-        let backend: Arc<dyn EngineBackend> = local.into();
+        let (backend, catalogue) = cancel.guard(catalogue::open(local)).await?;
+        let live = engine.count(Kind::Backend);
         Ok(Self {
-            slot: Slot::new("backend", BackendValue { backend, live: engine.count(Kind::Backend), _key: None }),
+            slot: Slot::new("backend", BackendValue { backend, live, _catalogue: Some(catalogue), _key: None }),
             home: Some(home.display().to_string()),
             url: None,
         })

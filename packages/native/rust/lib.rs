@@ -11,6 +11,7 @@ mod attempt;
 mod backend;
 mod branch;
 mod cancel;
+mod catalogue;
 mod cloud;
 mod config;
 mod engine;

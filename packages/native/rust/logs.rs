@@ -1,7 +1,10 @@
 //! What a sandbox's programs and its runtime have written: read at once, or pulled in batches and followed to the end.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -656,6 +659,37 @@ impl InEngine for LogsValue {
     }
 }
 
+/// How the logs of a VM end that has gone without saying why: of its runtime, and of its kernel.
+pub(crate) fn ends(sandbox: &Path) -> String {
+    let mut text = String::new();
+    for name in ["runtime.log", "kernel.log"] {
+        let last = last_lines(&sandbox.join("logs").join(name)).unwrap_or_default();
+        if !last.is_empty() {
+            text = format!("{text}; {name} ends with {last:?}");
+        }
+    }
+    text
+}
+
+/// The last lines of a log, short enough for a message. The kernel's own line of its command is left out: that is long, and
+/// may hold more than it should.
+fn last_lines(log: &Path) -> std::io::Result<String> {
+    const LINES: usize = 4;
+    const LINE: usize = 200;
+    const BYTES: u64 = 4096;
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("ommand line:")).collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    let short: Vec<String> = last.iter().map(|line| line.chars().take(LINE).collect()).collect();
+    Ok(short.join("\n"))
+}
+
 /// The logs of a sandbox, as they are read.
 #[napi]
 pub struct LogStream {
@@ -777,6 +811,19 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_its_last_lines_and_not_the_kernels_command() {
+        let sandbox = tempfile::tempdir().expect("a directory");
+        assert_eq!(ends(sandbox.path()), "");
+        std::fs::create_dir(sandbox.path().join("logs")).expect("a directory");
+        let long = "x".repeat(300);
+        let lines =
+            ["a\n".repeat(5000).as_str(), "Kernel command line: TOKEN=1\n\n", &long, "\nb\nc \u{1b}[0m\n"].concat();
+        std::fs::write(sandbox.path().join("logs/kernel.log"), lines).expect("a log");
+        let last = format!("; kernel.log ends with \"a\\n{}\\nb\\nc \\u{{1b}}[0m\"", "x".repeat(200));
+        assert_eq!(ends(sandbox.path()), last);
+    }
 
     #[test]
     fn a_time_outside_of_the_calendar_is_its_end() {

@@ -22,6 +22,7 @@ use crate::engine::{EngineState, Kind, Live};
 use crate::exec::{Exec, ExecOptions, ExecOutput};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::guest::Guest;
+use crate::logs;
 use crate::options::{RegistryOptions, SandboxOptions, build, check_host};
 use crate::outcome::{Outcome, Stop};
 use crate::owner::{Labels, own};
@@ -423,7 +424,10 @@ pub(crate) async fn create(
     let mut boot = Box::pin(with_backend(backend.clone(), boot));
     let stop = match cancel.guard(&mut boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
-        Err(Stop::Failed(failure)) => Stop::Failed(failure.of_image(options.image.text()).of_sandbox(&options.name)),
+        Err(Stop::Failed(failure)) => {
+            let failure = failure.of_image(options.image.text()).of_sandbox(&options.name);
+            Stop::Failed(with_logs(failure, backend, &options.name))
+        }
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
     if value.is_cloud() && matches!(stop, Stop::Cancelled) {
@@ -641,10 +645,24 @@ async fn boot(
         return booted;
     }
     drop(boot);
-    if matches!(booted, Err(Stop::Cancelled)) {
-        until_ended(backend, handle.name()).await;
+    match booted {
+        Err(Stop::Cancelled) => {
+            until_ended(backend, handle.name()).await;
+            Err(Stop::Cancelled)
+        }
+        Err(Stop::Failed(failure)) => Err(Stop::Failed(with_logs(failure, backend, handle.name()))),
+        booted => booted,
     }
-    booted
+}
+
+/// A VM that went without a reason, told by its logs: they go with the sandbox.
+fn with_logs(mut failure: Failure, backend: &Arc<dyn EngineBackend>, name: &str) -> Failure {
+    if let (Failure::BootStart { message, stage, .. }, Some(local)) = (&mut failure, backend.as_local())
+        && stage == "other"
+    {
+        message.push_str(&logs::ends(&local.sandboxes_dir().join(name)));
+    }
+    failure
 }
 
 impl StopResult {

@@ -1,14 +1,11 @@
-/**
- * What is left of a boot that failed. Not in `npm test`: under load one in eight of these boots was seen not to be undone within its
- * minute (`RollbackIncomplete`, its directory stays for the next sweep), and this test says so.
- */
+/** What is left of the secrets of a boot that failed. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
-import * as Canaries from "../../support/Canaries.ts"
-import { rootDirectory, temporaryDirectory } from "../../support/Sandboxes.ts"
+import * as Canaries from "../support/Canaries.ts"
+import { rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
 
 const words = {
   password: "c4n4ry-of-the-password",
