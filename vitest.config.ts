@@ -2,10 +2,19 @@ import { defineConfig } from "vitest/config"
 import Shards from "./test/support/Shards.ts"
 
 /**
+ * On an emulated CPU one guest in a thousand or so is over before its agent speaks, as if it had been switched off: its
+ * runtime ends with status 0 and no word. Such a test, and no other, runs once more there, and the reporter tells it.
+ */
+const emulated = () =>
+  process.env.HOST_KIND === "software"
+    ? { count: 1, condition: /exited \(exit status: 0\) before agent relay became available/ }
+    : 0
+
+/**
  * Real microVMs, perhaps on an emulated CPU. One file at a time, and all in one process: there the import of Effect takes
  * half a minute.
  */
-const guests = { fileParallelism: false, isolate: false, hookTimeout: 600_000 }
+const guests = { fileParallelism: false, isolate: false, hookTimeout: 600_000, retry: emulated() }
 
 /**
  * Packages from node_modules are imported by Node itself (vitest's default): in the emulated machine that runs the `vm`

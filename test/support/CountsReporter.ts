@@ -19,8 +19,10 @@ export default class CountsReporter implements Reporter {
 
   onTestCaseResult(test: TestCase): void {
     const { errors = [], state } = test.result()
-    if (state === "failed") {
-      console.log(`failed: ${test.fullName}: ${errors.map(({ message }) => message).join("; ")}`.slice(0, 2000))
+    const again = (test.diagnostic()?.retryCount ?? 0) > 0
+    if (state === "failed" || again) {
+      const what = again ? `ran once more and ${state}` : state
+      console.log(`${what}: ${test.fullName}: ${errors.map(({ message }) => message).join("; ")}`.slice(0, 2000))
     }
   }
 
