@@ -59,22 +59,20 @@ export const wordsIn = (words: Words, text: string): ReadonlyArray<string> =>
 /** The files below a directory that have a word in them, by the word: their names from there. */
 export const filesWith = Effect.fn("filesWith")(function*(directory: string, words: Words) {
   const spawner = yield* ChildProcessSpawner
+  // In one pass, for there are disks and memories among them; and the words must be in no command line.
+  const patterns = new TextEncoder().encode(Object.values(words).map((word) => `${word}\n`).join(""))
+  const found = yield* spawner.string(
+    ChildProcess.make("grep", ["-r", "-o", "-H", "-Z", "-a", "-F", "-f", "-", directory], {
+      stdin: Stream.make(patterns),
+      stderr: "ignore"
+    })
+  )
+  const hits = found.split("\n").filter((hit) => hit !== "").map((hit) => hit.split("\0"))
   return Object.fromEntries(
-    yield* Effect.forEach(Object.entries(words), ([name, word]) =>
-      // The word itself must be in no command line.
-      Effect.map(
-        spawner.string(
-          ChildProcess.make("grep", ["-r", "-l", "-a", "-F", "-f", "-", directory], {
-            stdin: Stream.make(new TextEncoder().encode(`${word}\n`)),
-            stderr: "ignore"
-          })
-        ),
-        (files) =>
-          [
-            name,
-            files.split("\n").filter((file) => file !== "").map((file) => file.slice(directory.length + 1)).toSorted()
-          ] as const
-      ))
+    Object.entries(words).map(([name, word]) => {
+      const files = hits.flatMap(([file = "", match]) => match === word ? [file.slice(directory.length + 1)] : [])
+      return [name, [...new Set(files)].toSorted()]
+    })
   )
 })
 

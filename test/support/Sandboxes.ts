@@ -50,11 +50,11 @@ export const processesWith = Effect.fn("processesWith")(function*(text: string) 
 })
 
 /** The VM processes of a sandbox. */
-export const vmProcesses = (name: string) => processesWith(`\0machine\0--name\0${name}\0`)
+export const vmProcesses = (name: string) => processesWith(`\0--name\0${name}\0`)
 
 /** The processes of the runtime, of whatever sandbox, that have a file of a home open: all of that home's. */
 export const runtimeProcesses = Effect.fn("runtimeProcesses")(function*(home: string) {
-  return yield* Effect.filter(yield* processesWith("\0machine\0--name\0"), (pid) => hasOpenBelow(pid, `${home}/`))
+  return yield* Effect.filter(yield* processesWith("\0machine\0"), (pid) => hasOpenBelow(pid, `${home}/`))
 })
 
 const hasOpenBelow = Effect.fn("hasOpenBelow")(function*(pid: string, directory: string) {

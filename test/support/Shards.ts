@@ -19,6 +19,7 @@ const seconds: Readonly<Record<string, number>> = {
   "long/Transfer.test.ts": 550,
   "vm/Attach.test.ts": 120,
   "vm/Branch.test.ts": 265,
+  "vm/Canary.test.ts": 70,
   "vm/Exec.test.ts": 45,
   "vm/Image.test.ts": 55,
   "vm/Interruption.test.ts": 45,
