@@ -71,9 +71,9 @@ const mistakes: ReadonlyArray<readonly [field: string, options: object]> = [
   // The root disk.
   ["rootDisk", { rootDisk: "1 GiB" }],
   ["rootDisk", { image: "./disk.raw", rootDisk: { tmpfs: true } }],
-  ["rootDisk", oci({ rootDisk: "1 MiB" })],
+  ["rootDisk", oci({ rootDisk: "68 MiB" })],
   ["rootDisk", oci({ rootDisk: {} })],
-  ["rootDisk.size", oci({ rootDisk: { managed: true, size: "67 MiB" } })],
+  ["rootDisk.size", oci({ rootDisk: { managed: true, size: "68 MiB" } })],
   ["rootDisk.flat", oci({ rootDisk: { tmpfs: true, flat: true } })],
   ["rootDisk.size", oci({ rootDisk: { disk: "/disk.raw", size: "1 GiB" } })],
   ["rootDisk.size", oci({ rootDisk: { tmpfs: true, size: "1 GiB" }, memory: "512 MiB" })],

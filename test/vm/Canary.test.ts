@@ -49,7 +49,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "10 minu
             name: "canary",
             image,
             memory: "128 MiB",
-            rootDisk: "256 MiB",
+            // The smallest that boots.
+            rootDisk: "69 MiB",
             env: { ENV: words.env },
             logLevel: "trace",
             secrets: [

@@ -15,13 +15,13 @@ import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import {
   Bytes,
-  DiskSize,
   HostPath,
   Lifetime,
   Memory,
   Millis,
   Name,
   OnClose as OnCloseSchema,
+  RootSize,
   Span,
   Text,
   VariableName,
@@ -99,7 +99,7 @@ export type RootDisk =
   | {
     /** A disk of the sandbox's own, over the image's layers. What a size alone means. */
     readonly managed: true
-    /** Whole mebibytes, 68 MiB or more. Default: the backend's, 4 GiB. It takes what is written, not its size. */
+    /** Whole mebibytes, 69 MiB or more, of which 67 are the file system's own. Default: the backend's, 4 GiB. It takes what is written, not its size. */
     readonly size?: ByteSize.Input | undefined
   }
   | {
@@ -665,7 +665,7 @@ const RootDisk = Schema.Union([
     format: Schema.optional(Schema.Literals(["raw", "qcow2"])),
     fstype: Schema.optional(Fstype)
   }).check(checks.rootDisk),
-  DiskSize
+  RootSize
 ])
 
 const Cpus = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 255 }))

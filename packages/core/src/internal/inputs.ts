@@ -22,7 +22,14 @@ export const isDiskSize = (size: ByteSize.Input): boolean => ByteSize.fromInputU
 
 export const tooSmall = "must be 68 MiB or more"
 
-export const DiskSize = Memory.check(Schema.makeFilter((size) => isDiskSize(size) || tooSmall))
+/** The smallest that a guest boots from: one of 68 MiB is full before its agent has made its own directories. */
+const smallestRoot = 69n * mebibyte
+
+export const isRootSize = (size: ByteSize.Input): boolean => ByteSize.fromInputUnsafe(size) >= smallestRoot
+
+export const rootTooSmall = "must be 69 MiB or more"
+
+export const RootSize = Memory.check(Schema.makeFilter((size) => isRootSize(size) || rootTooSmall))
 
 export const toMebibytes = (input: ByteSize.Input): number => Number(ByteSize.fromInputUnsafe(input) / mebibyte)
 

@@ -6,7 +6,7 @@
 import * as ByteSize from "effect/ByteSize"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { isDiskSize, tooSmall } from "./inputs.ts"
+import { isDiskSize, isRootSize, rootTooSmall, tooSmall } from "./inputs.ts"
 
 export type Issue = Schema.FilterIssue | undefined
 
@@ -110,7 +110,7 @@ export const rootDisk = Schema.makeFilter((data: RootDiskData): Issue => {
     return at(["format"], "is needed: the path does not end in .img, .raw or .qcow2")
   }
   if (data.flat && data.fstype !== undefined && data.fstype !== "ext4") return at(["fstype"], "must be ext4")
-  if (!data.tmpfs && data.size !== undefined && !isDiskSize(data.size)) return at(["size"], tooSmall)
+  if (!data.tmpfs && data.size !== undefined && !isRootSize(data.size)) return at(["size"], rootTooSmall)
   return undefined
 })
 
