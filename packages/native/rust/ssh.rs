@@ -107,7 +107,7 @@ enum Place {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
 /// The file of a Unix socket, which goes with its listener, unless another has taken its place.
@@ -271,7 +271,7 @@ fn listen_at(path: String) -> Result<(Listener, Place), Failure> {
     let failed = |error: io::Error| Failure::host_io("listen at", Path::new(&path), &error);
     let file = SocketFile::of(PathBuf::from(&path)).map_err(failed)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok((Listener::Unix(listener, file), Place::Unix { path }))
+    Ok((Listener::Unix { listener, _file: file }, Place::Unix { path }))
 }
 
 impl SocketFile {
@@ -301,7 +301,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Accepted::Tcp(stream.into_std()?))
             }
-            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 }
