@@ -136,12 +136,13 @@ async fn open(sandbox: &EngineSandbox, options: SshServerOptions, live: Live) ->
     let server = sandbox
         .ssh()
         .server_with(|engine| {
-            let engine = engine.host_key(key).sftp(options.sftp);
-            let engine = authorized.into_iter().fold(engine, |engine, key| engine.authorized_key(key));
-            let engine = match options.user {
-                Some(user) => engine.user(user),
-                None => engine,
-            };
+            let mut engine = engine.host_key(key).sftp(options.sftp);
+            for key in authorized {
+                engine = engine.authorized_key(key);
+            }
+            if let Some(user) = options.user {
+                engine = engine.user(user);
+            }
             match options.inactivity_ms {
                 Some(limit) => {
                     engine.inactivity_timeout(Duration::try_from_secs_f64(limit / 1000.0).unwrap_or_default())

@@ -1,5 +1,5 @@
 /**
- * A sandbox that SSH clients log in to: `ssh`, `scp`, `sftp`, `rsync`, an editor's remote mode.
+ * A sandbox that SSH clients log in to: `ssh`, `sftp`, what is built on them.
  *
  * {@link make} serves a sandbox on a TCP port or a Unix socket of the host, until its scope closes. The guest needs no SSH
  * server of its own, no network and no published port: programs, files and forwarded connections go through its agent.
@@ -7,8 +7,13 @@
  * **Details**
  *
  * Clients log in with a key, and with nothing else. They run commands and shells, at a terminal or not, forward local ports
- * to the guest (`ssh -L`), and have its files over SFTP, by which `scp` works too. There is no agent forwarding and no
- * forwarding of the guest's ports (`ssh -R`).
+ * to the guest (`ssh -L`), and have its files over SFTP. There is no agent forwarding and no forwarding of the guest's ports
+ * (`ssh -R`).
+ *
+ * **Gotchas**
+ *
+ * `scp` transfers whole files and then exits with 1, without a word: runtime 0.7.2 ends SFTP without an exit status. `sftp`
+ * does not mind.
  *
  * @stability unstable
  * @since 0.1.0
@@ -55,7 +60,7 @@ export interface Options {
   readonly authorizedKeys?: ReadonlyArray<string> | undefined
   /** A file with such lines, as `authorized_keys`. It is read once, when the server is made. */
   readonly authorizedKeysPath?: string | undefined
-  /** The guest's user that runs all commands. Default: whom the client logs in as (`ssh root@…`), with any authorized key. */
+  /** The guest's user that runs all commands; SFTP is root's whoever it is. Default: whom the client logs in as (`ssh root@…`), with any authorized key. */
   readonly user?: string | undefined
   /** Whether there is SFTP, which has the guest's files as its root has them. Default: true. */
   readonly sftp?: boolean | undefined
@@ -125,8 +130,9 @@ export const SshServer: Context.Service<SshServer, SshServer> = Context.Service(
  *
  * **Gotchas**
  *
- * Without `user`, each authorized key is good for each user of the guest. Make the server after the sandbox in the same scope,
- * or in a scope within, so that it ends first.
+ * Without `user`, each authorized key is good for each user of the guest; and with it too, SFTP has all that the guest's root
+ * has. A client that connects and does not log in keeps its place among `maxConnections` until `inactivityTimeout`. Make the
+ * server after the sandbox in the same scope, or in a scope within, so that it ends first.
  *
  * **Example** (A sandbox for an SSH client)
  *
