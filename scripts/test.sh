@@ -162,7 +162,7 @@ selftest() {
 make_ready() {
   local packages=() setup=(--no-native) part
   if is_wanted selftest || is_wanted vm || is_wanted long; then
-    packages=(test/host/run.sh --install rootfs registry watch)
+    packages=(test/host/run.sh --install rootfs registry watch ssh)
   elif is_wanted store || is_wanted longstore; then
     packages=(test/host/install.sh rootfs registry)
   fi

@@ -84,6 +84,9 @@ const removed = snapshot("is removed, but neither as a parent nor as the head of
 const volumes = file("store/Volume")
 const shelved = volumes("is made, found, listed and removed, and its name can be used again")
 const sized = volumes("is a disk when it has a size, whose files only a guest can see")
+const ssh = file("vm/SshServer")
+const reached = ssh("runs commands for OpenSSH's client, many at once, and only for one that has the key")
+const closed = ssh("leaves no program behind when a client is gone, or the server's scope ends")
 const agent = file("store/Agent")
 const raw = agent("says what it is, answers a ping and runs programs, by raw frames")
 const cut = agent("kills a program whose stream is given up, and closes with its scope what is open on it")
@@ -151,6 +154,14 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#stopped?": row("Sandbox.StopResult.status", waited),
     "#crashed?": row("Sandbox.StopResult.status", waited),
     "#observed_at": row("Sandbox.StopResult.observedAt", waited)
+  },
+  SshOps: {
+    "#prepare_server": row("SshServer.make", reached)
+  },
+  SshServer: {
+    // Ruby's serves its own standard input and output; this one listens.
+    "#serve_connection": row("SshServer.make", reached),
+    "#close": row("SshServer.make", closed)
   },
   ExitStatus: {
     "#exit_code": row("Exec.ExitStatus.exitCode", signalled),

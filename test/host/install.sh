@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed of Debian (12) is there. Silent if it is.
 #
-#     install.sh [rootfs] [registry] [watch] [host]
+#     install.sh [rootfs] [registry] [watch] [ssh] [host]
 #
 # rootfs: the static busybox that a guest's root file system is made of, and openssl for one that speaks TLS. registry: the registry that tests pull from.
-# watch: the program that a guest watches files with, if it has it.
+# watch: the program that a guest watches files with, if it has it. ssh: the clients that log in to a guest.
 # host: what the software KVM host is made of, and a rootfs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -29,6 +29,7 @@ find_missing() {
   if is_wanted rootfs || is_wanted host || is_wanted registry; then have openssl || missing+=(openssl); fi
   if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
   if is_wanted watch; then have inotifywait || missing+=(inotify-tools); fi
+  if is_wanted ssh; then have sftp || missing+=(openssh-client); fi
   is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)
   have_kernel || missing+=(linux-image-amd64)

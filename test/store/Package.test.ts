@@ -30,11 +30,11 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      yield* run(".", "tsc", "-b", "--force", "packages/native", "packages/core")
+      yield* run(".", "tsc", "-b", "--force", "packages/native", "packages/core", "packages/ssh")
 
       // What `npm publish` sees: a copy, because packing writes to package.json.
       const checkout = yield* temporaryDirectory
-      for (const name of ["native", "core"]) {
+      for (const name of ["native", "core", "ssh"]) {
         for (const part of ["package.json", "LICENSE", "src", "dist"]) {
           yield* fs.copy(`packages/${name}/${part}`, path.join(checkout, "packages", name, part))
         }
@@ -48,6 +48,7 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
       const project = yield* temporaryDirectory
       const native = yield* install(path.join(checkout, "packages/native"), "@effect-microsandbox/native", project)
       const core = yield* install(path.join(checkout, "packages/core"), "@effect-microsandbox/core", project)
+      yield* install(path.join(checkout, "packages/ssh"), "@effect-microsandbox/ssh", project)
       yield* install(platform, "@effect-microsandbox/native-linux-x64-gnu", project)
       for (const name of ["effect", "@effect", "@superradcompany"]) {
         yield* fs.symlink(path.resolve("node_modules", name), path.join(project, "node_modules", name))
@@ -64,16 +65,17 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
       yield* fs.writeFileString(
         path.join(project, "main.mjs"),
         `import { Backend, Sandbox } from "@effect-microsandbox/core"
+import { SshServer } from "@effect-microsandbox/ssh"
 import { Effect } from "effect"
 const program = Effect.gen(function*() {
   const { reason } = yield* Effect.flip(Sandbox.get("nobody"))
   const booted = yield* Effect.flip(Effect.scoped(Sandbox.make({ image: "/no/such/root" })))
-  console.log(reason._tag, booted.reason._tag)
+  console.log(reason._tag, booted.reason._tag, typeof SshServer.make)
 })
 await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSON.stringify(`${project}/h`)} })))
 `
       )
-      assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound")
+      assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound function")
 
       // What a watchdog becomes when the process beside it is killed.
       yield* run(project, "node", path.join(core, "dist/internal/sweeper.js"), `${project}/swept`)

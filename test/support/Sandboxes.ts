@@ -26,6 +26,7 @@ export const idle = {
   logs: 0,
   files: 0,
   tunnels: 0,
+  sshServers: 0,
   volumes: 0,
   agents: 0,
   agentStreams: 0,

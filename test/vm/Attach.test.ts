@@ -2,9 +2,8 @@
 import { Attach, Backend, Sandbox } from "@effect-microsandbox/core"
 import { assert, layer } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Layer, Queue, Stdio, Stream, Terminal } from "effect"
-import { ChildProcess } from "effect/process"
-import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
+import { typed } from "../support/Typed.ts"
 
 const layerSandbox = Layer.unwrap(Effect.map(rootDirectory, (image) => Sandbox.layer({ image }))).pipe(
   Layer.provideMerge(layerBackend)
@@ -19,55 +18,15 @@ const isGone = Effect.fn("isGone")(function*(word: string) {
   return exitCode === 0
 })
 
-/** A real terminal with 33 rows and 111 columns, a program at it, and the settings of the terminal before and after. */
+/** A program at a terminal, and the settings of the terminal before and after. */
 const atTerminal = Effect.fn("atTerminal")(function*(what: string) {
   const sandbox = yield* Sandbox.Sandbox
   const { home } = yield* Backend.Local
-  const spawner = yield* ChildProcessSpawner
-  const keys = yield* Queue.unbounded<Uint8Array>()
-  const commands = [
-    "stty rows 33 cols 111; before=$(stty -g); echo tty: $(tty)",
+  return yield* typed([
     `node test/support/programs/attach.ts ${home} ${sandbox.name} ${what}`,
     "echo code: $?",
     "[ \"$before\" = \"$(stty -g)\" ] && echo the same || echo another"
-  ]
-  const program = yield* spawner.spawn(
-    ChildProcess.make("script", ["-qec", commands.join("\n"), "/dev/null"], {
-      stdin: Stream.fromQueue(keys),
-      env: { TERM: "vt220" },
-      extendEnv: true
-    })
-  )
-  let shown = ""
-  yield* program.stdout.pipe(
-    Stream.decodeText,
-    Stream.runForEach((text) =>
-      Effect.sync(() => {
-        shown += text
-      })
-    ),
-    Effect.forkScoped
-  )
-  let from = 0
-  /** Waits for what is shown next, and answers with what it matched. */
-  const see = Effect.fn("see")(function*(pattern: RegExp) {
-    const found = yield* Effect.sync(() => pattern.exec(shown.slice(from))).pipe(
-      Effect.delay(50),
-      Effect.repeat({ until: (match) => match !== null }),
-      Effect.timeoutOrElse({
-        duration: "4 minutes",
-        orElse: () => Effect.die(new Error(`${pattern} was not shown: ${JSON.stringify(shown.slice(from))}`))
-      })
-    )
-    assert.isNotNull(found)
-    from += (found?.index ?? 0) + (found?.[0].length ?? 0)
-    return found?.[1] ?? ""
-  })
-  const type = (text: string) => Queue.offer(keys, new TextEncoder().encode(text))
-  const device = yield* see(/tty: (\S+)\r/)
-  const resize = (rows: number, columns: number) =>
-    spawner.exitCode(ChildProcess.make("stty", ["-F", device, "rows", `${rows}`, "cols", `${columns}`]))
-  return { see, type, resize }
+  ])
 })
 
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an attached terminal", (it) => {

@@ -46,6 +46,7 @@ mod settle;
 mod setup;
 mod slot;
 mod snapshot;
+mod ssh;
 mod threads;
 mod transfer;
 mod tree;

@@ -81,6 +81,8 @@ export type {
   SnapshotInfo,
   SnapshotLayer,
   SnapshotVerification,
+  SshServer,
+  SshServerOptions,
   StopOptions,
   StopResult,
   TlsOptions,

@@ -44,6 +44,16 @@ interface Ending {
   onClose: OnClose
 }
 
+/** The addon's side of each sandbox, for the packages that build on it. */
+const targets = new WeakMap<Sandbox, Target>()
+
+export const targetOf = (sandbox: Sandbox): Effect.Effect<Target> => {
+  const target = targets.get(sandbox)
+  return target === undefined
+    ? Effect.die(new TypeError("this is no sandbox that this SDK has made, but perhaps a copy of one"))
+    : Effect.succeed(target)
+}
+
 const makeSandbox = (
   { home, native, watch }: Engine,
   handle: Native.Sandbox,
@@ -61,7 +71,7 @@ const makeSandbox = (
   const startDefault = exec.spawn("Sandbox.spawnDefault", target)
   const decodeStop = decodeOptions(StopSchema, subjectOf("Sandbox.stop", target))
   const decodeRestart = decodeOptions(StopSchema, subjectOf("Sandbox.restart", target))
-  return {
+  const sandbox: Sandbox = {
     [TypeId]: TypeId,
     name: handle.name,
     id: handle.id,
@@ -112,6 +122,8 @@ const makeSandbox = (
         })
     )
   }
+  targets.set(sandbox, target)
+  return sandbox
 }
 
 /**

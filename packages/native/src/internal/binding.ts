@@ -344,12 +344,30 @@ export declare class Sandbox {
    * whole, and kept.
    */
   snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
+  /** Serve this sandbox to SSH clients until the handle is closed. */
+  sshServer(options: SshServerOptions, token: CancelToken): Promise<Outcome<SshServer>>
   /** Carry a file or a tree of the host into the guest. */
   upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
   /** Carry a file or a tree of the guest to the host. */
   download(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
   /** Connect to a TCP port, as the guest sees it: `host` is looked up there. */
   tunnel(host: string, port: number, token: CancelToken): Promise<Outcome<Tunnel>>
+}
+
+/** An SSH server of a sandbox. */
+export declare class SshServer {
+  /** The address, of TCP. */
+  get host(): string | null
+  /** The port, of TCP. */
+  get port(): number | null
+  /** The file, of a Unix socket. */
+  get path(): string | null
+  /** The public part of the host key, as a line of OpenSSH's. */
+  get hostKey(): string
+  /** Of the host key: `SHA256:…`. */
+  get fingerprint(): string
+  /** Accept no more, end every connection, wait for that, and give the handle back. */
+  close(): Promise<void>
 }
 
 /** Where one transfer says how far it is: its newest state, whenever it is asked. */
@@ -858,6 +876,7 @@ export interface LiveHandles {
   logs: number
   files: number
   tunnels: number
+  sshServers: number
   volumes: number
   agents: number
   agentStreams: number
@@ -1478,6 +1497,28 @@ export interface SnapshotVerification {
   algorithm?: string
   disk?: string
   checkpoint?: string
+}
+
+/** What an SSH server is. */
+export interface SshServerOptions {
+  /** Of TCP, with `port`. */
+  host?: string
+  port?: number
+  /** Of a Unix socket instead. */
+  path?: string
+  /** The private key, as text. Made anew when there is neither this nor a path. */
+  hostKey?: string
+  /** Made there when there is none. */
+  hostKeyPath?: string
+  /** Lines of OpenSSH's. */
+  authorizedKeys: Array<string>
+  authorizedKeysPath?: string
+  /** Who a client becomes, whatever it calls itself. */
+  user?: string
+  sftp: boolean
+  /** 0 is no limit; the engine has a default. */
+  inactivityMs?: number
+  maxConnections: number
 }
 
 /** How to stop: ask, wait for `grace_ms`, then kill if allowed. */
