@@ -5,7 +5,13 @@ import { Duration, Effect, Option, Random, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Registry from "./Registry.ts"
-import { rootDirectory, runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
+import {
+  restoredProcesses,
+  rootDirectory,
+  runtimeProcesses,
+  sandboxDirectories,
+  temporaryDirectory
+} from "./Sandboxes.ts"
 
 /** The phases that programs/phase.ts knows. */
 export const phases = ["pull", "boot", "exec", "pause", "branch", "branched", "stop"] as const
@@ -32,7 +38,8 @@ const imageFor = Effect.fn("imageFor")(function*(phase: Phase) {
 
 /**
  * Kills a process that is in a phase, at a moment that `Random` chooses. Then within 10 seconds no process of the runtime
- * is left of it, and the next backend of that home has the name free and nothing of the dead.
+ * is left of it but the children of a branch, which the engine starts on their own, and the next backend of that home has
+ * ended those too, has the name free and nothing of the dead.
  */
 export const killIn = Effect.fn("killIn")(function*(phase: Phase) {
   const spawner = yield* ChildProcessSpawner
@@ -48,7 +55,12 @@ export const killIn = Effect.fn("killIn")(function*(phase: Phase) {
   yield* Effect.sleep(moment)
   process.kill(program.pid, "SIGKILL")
   yield* Effect.exit(program.exitCode)
-  const [elapsed, gone] = yield* runtimeProcesses(home).pipe(
+  const left = Effect.zipWith(
+    runtimeProcesses(home),
+    restoredProcesses(home),
+    (all, children) => all.filter((pid) => !children.includes(pid))
+  )
+  const [elapsed, gone] = yield* left.pipe(
     Effect.delay(50),
     Effect.repeat({ until: (pids) => pids.length === 0 }),
     Effect.timeoutOption("10 seconds"),
@@ -56,12 +68,13 @@ export const killIn = Effect.fn("killIn")(function*(phase: Phase) {
   )
   const when = `${phase}, ${moment} ms`
   console.log(`killed in ${when}: its VM was gone after ${Duration.format(elapsed)}`)
-  assert.isTrue(Option.isSome(gone), `${when}: ${yield* runtimeProcesses(home)}`)
+  assert.isTrue(Option.isSome(gone), `${when}: ${yield* left}`)
   yield* Effect.gen(function*() {
     yield* Effect.scoped(Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({ name, image, memory: "192 MiB" })
       assert.strictEqual((yield* sandbox.exec("true")).exitCode, 0, when)
     }))
     assert.deepStrictEqual(yield* sandboxDirectories, [], when)
+    assert.deepStrictEqual(yield* runtimeProcesses(home), [], when)
   }).pipe(Effect.provide(Backend.layerLocal({ home }), { local: true }))
 }, Effect.scoped)
