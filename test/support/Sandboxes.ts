@@ -58,11 +58,6 @@ export const runtimeProcesses = Effect.fn("runtimeProcesses")(function*(home: st
   return yield* Effect.filter(yield* processesWith("\0machine\0"), (pid) => hasOpenBelow(pid, `${home}/`))
 })
 
-/** Those of them that the engine has started from another's memory, such as the children of a branch. */
-export const restoredProcesses = Effect.fn("restoredProcesses")(function*(home: string) {
-  return yield* Effect.filter(yield* processesWith("\0machine\0--restore\0"), (pid) => hasOpenBelow(pid, `${home}/`))
-})
-
 const hasOpenBelow = Effect.fn("hasOpenBelow")(function*(pid: string, directory: string) {
   const fs = yield* FileSystem.FileSystem
   const entries = yield* fs.readDirectory(`/proc/${pid}/fd`)
