@@ -5,7 +5,7 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
-import { machine } from "../support/network/Machine.ts"
+import { canary, machine } from "../support/network/Machine.ts"
 import * as Network from "../support/network/Network.ts"
 
 const layerNetwork = Network.layer.pipe(Layer.provide(NodeServices.layer))
@@ -94,12 +94,18 @@ layer(layerNetwork, { timeout: "10 minutes", excludeTestServices: true })("the n
       const found = { four: machine.shop, six: machine.shop6, inner: "denied", none: "denied", other: "denied" }
       const answers = { six: `${machine.shop6} 8080`, inner: "denied", overTls: "denied" }
       assert.deepStrictEqual(yield* network.run("lookups"), {
-        protected: { found, answers },
+        // What comes after the time for a question is no answer.
+        protected: { found, late: "denied", answers },
         unprotected: {
           found: { ...found, inner: machine.private },
+          late: machine.shop,
           answers: { ...answers, inner: `${machine.private} 8080` }
         },
-        unasked: { found: { ...found, four: "denied", six: "denied" }, answers: { ...answers, six: "denied" } }
+        unasked: {
+          found: { ...found, four: "denied", six: "denied" },
+          late: "denied",
+          answers: { ...answers, six: "denied" }
+        }
       })
     }))
 
@@ -123,6 +129,15 @@ layer(layerNetwork, { timeout: "10 minutes", excludeTestServices: true })("the n
       assert.deepStrictEqual(yield* network.run("violations"), {
         default: { ...blocked, told: ["LOGGED"] },
         warn: { ...blocked, told: ["LOGGED"] }
+      })
+    }))
+
+  it.effect("carries a secret in a request of HTTP/2 to who may have it, and to nobody else", () =>
+    Effect.gen(function*() {
+      const network = yield* Network.Network
+      assert.deepStrictEqual(yield* network.run("http2Secret"), {
+        answers: { api: "1", shop: "0" },
+        received: [`api.example Bearer ${canary.value}`]
       })
     }))
 
@@ -177,7 +192,8 @@ layer(layerNetwork, { timeout: "10 minutes", excludeTestServices: true })("the n
         fullNone: { public: "denied", private: "denied" },
         fullMore: more,
         disk: asTaken,
-        diskMore: more
+        diskMore: more,
+        bounded: { greeted: "3", two: "same", three: "other" }
       })
     }))
 })

@@ -381,6 +381,9 @@ export interface Dns {
  * Opening the guest's TLS on this machine, which gives the guest certificates of its own making. Where secrets are put in,
  * it is on by itself. Patterns are a domain name, or `*.` and one for it and all names below it.
  *
+ * TLS that is opened negotiates no protocol (ALPN), so that clients which know HTTP/2 too speak HTTP/1.1. Secrets are put
+ * into requests of either.
+ *
  * @stability unstable
  * @category options
  * @since 0.1.0

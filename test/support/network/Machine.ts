@@ -27,10 +27,13 @@ export const machine = {
     "evil.shop.example": "11.22.33.2",
     "pass.example": "11.22.33.1",
     "closed.example": "11.22.33.2",
+    "late.shop.example": "11.22.33.2",
     "inner.example": "10.77.0.10",
     "inner.shop.example": "10.77.0.10",
     example: "203.0.113.10"
   } as Readonly<Record<string, string>>,
+  /** The name server takes its time for this one. */
+  late: "late.shop.example",
   names6: { "shop.example": "2600:77::2" } as Readonly<Record<string, string>>,
   nameserverPort: 5353,
   proxyPort: 1080

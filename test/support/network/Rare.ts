@@ -10,10 +10,12 @@ import {
   Secret
 } from "@effect-microsandbox/core"
 import { Effect, FileSystem, Layer, Redacted } from "effect"
+import * as http2 from "node:http2"
 import * as https from "node:https"
+import * as tls from "node:tls"
 import * as Registry from "../Registry.ts"
 import { dns, home, never, reach, reachSecurely, root, visit } from "./Guest.ts"
-import { machine } from "./Machine.ts"
+import { canary, machine } from "./Machine.ts"
 import * as Servers from "./Servers.ts"
 
 /** What each of several has to say, by its name; one after the other. */
@@ -144,7 +146,11 @@ export const lookups = Effect.gen(function*() {
       const sandbox = yield* Sandbox.make({
         image,
         network: {
-          dns: { ...dns, rebindProtection: name !== "unprotected", queryTimeout: "3 seconds" },
+          dns: {
+            ...dns,
+            rebindProtection: name !== "unprotected",
+            queryTimeout: name === "unprotected" ? "12 seconds" : "2 seconds"
+          },
           policy: NetworkPolicy.make({
             rules: [
               ...name === "unasked" ? [Rule.denyDns] : [],
@@ -161,13 +167,15 @@ export const lookups = Effect.gen(function*() {
         none: "name none.shop.example A",
         other: "name api.example A"
       })
+      // Its answer takes a while.
+      const { late } = yield* reach(sandbox, { late: "name late.shop.example A" }, 24_000)
       const answers = yield* reach(sandbox, {
         six: `web ${machine.shop6} 8080 GET / HTTP/1.1\\r\\nHost: shop.example\\r\\n\\r\\n`,
         inner: `web ${machine.private} 8080 GET / HTTP/1.1\\r\\nHost: inner.example\\r\\n\\r\\n`,
         // A question by TLS that cannot be looked into is not let out, to an address that may be reached.
         overTls: `raw ${machine.shop} 853 hello`
       })
-      return { found, answers }
+      return { found, late, answers }
     }))
 })
 
@@ -246,6 +254,81 @@ export const violations = Effect.gen(function*() {
       const told = ["LOGGED", "SILENT"].filter((env) => log.includes(`$MSB_${env}`))
       return { ...answers, told, isAlive: (yield* sandbox.exec("true")).exitCode === 0 }
     }))
+})
+
+/** A request of HTTP/2 in frames, whose headers are literal. */
+const http2Request = (host: string, headers: Readonly<Record<string, string>>) => {
+  const text = (word: string) => [word.length, ...Buffer.from(word)]
+  const all = { ":method": "GET", ":scheme": "https", ":path": "/", ":authority": host, ...headers }
+  const block = Object.entries(all).flatMap(([name, value]) => [0, ...text(name), ...text(value)])
+  const frame = (kind: number, flags: number, stream: number, payload: ReadonlyArray<number>) => [
+    0,
+    payload.length >> 8,
+    payload.length & 255,
+    kind,
+    flags,
+    0,
+    0,
+    0,
+    stream,
+    ...payload
+  ]
+  // Settings; and headers, which end both themselves and the request.
+  const frames = [...frame(4, 0, 0, []), ...frame(1, 0x5, 1, block)]
+  return Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Buffer.from(frames)])
+}
+
+/** A secret in requests of HTTP/2, to who may have it and to another. */
+export const http2Secret = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const upstream = yield* Servers.authority("upstream")
+  const intercept = yield* Servers.authority("intercept")
+  const { cert, key } = yield* Servers.certificate(upstream, ["api.example", "shop.example"])
+  const received: Array<string> = []
+  const files = { cert: yield* fs.readFileString(cert), key: yield* fs.readFileString(key) }
+  yield* Servers.listening((ready) => {
+    // The engine negotiates no protocol, towards nobody: this is for those who say nothing of it beforehand.
+    const server = tls.createServer(files, (socket) => {
+      const session = http2.performServerHandshake(socket)
+      session.on("error", () => session.destroy())
+      session.on("stream", (stream, headers) => {
+        received.push(`${headers[":authority"]} ${headers.authorization}`)
+        stream.respond({ ":status": 200 })
+        stream.end("received")
+      })
+    })
+    return server.listen(443, "0.0.0.0", ready)
+  })
+  yield* Servers.names
+  const requests = { api: machine.api, shop: machine.shop }
+  const directory = yield* fs.makeTempDirectoryScoped()
+  for (const name of Object.keys(requests)) {
+    const request = http2Request(`${name}.example`, { authorization: "Bearer $MSB_API_KEY" })
+    yield* fs.writeFile(`${directory}/${name}`, request)
+  }
+  const sandbox = yield* Sandbox.make({
+    image: yield* root("/usr/bin/openssl"),
+    patches: [
+      Patch.copyFile(intercept.cert, "/etc/intercept.pem"),
+      Patch.copyDirectory(directory, "/etc/requests")
+    ],
+    network: {
+      policy: "public-only",
+      dns,
+      tls: { upstreamCaCerts: [upstream.cert], interceptCa: intercept }
+    },
+    secretViolation: "block",
+    secrets: [Secret.make({ env: "API_KEY", value: Redacted.make(canary.value), hosts: ["api.example"] })]
+  })
+  yield* reach(sandbox, { api: "name api.example A", shop: "name shop.example A" })
+  const answers: Record<string, string> = {}
+  for (const [name, address] of Object.entries(requests)) {
+    const client = `openssl s_client -quiet -verify_return_error -CAfile /etc/intercept.pem ` +
+      `-servername ${name}.example -connect ${address}:443`
+    const script = `(cat /etc/requests/${name}; sleep 8) | timeout 20 ${client} 2>/dev/null | grep -c received`
+    answers[name] = (yield* sandbox.shell(script)).stdout.trim()
+  }
+  return { answers, received }
 })
 
 /** Proxies: with a password that is right or wrong, or without one. */
@@ -327,6 +410,8 @@ export const packets = Effect.gen(function*() {
 /** Guests of snapshots, with the policy that they were taken with, and with others. */
 export const restored = Effect.gen(function*() {
   yield* Servers.answering(8080)
+  yield* Servers.greeting(8002, "wait")
+  yield* Servers.receiving([9000])
   const registry = yield* Registry.Registry
   const image = yield* registry.push("restored", yield* root())
   const tries = (sandbox: Sandbox.Sandbox) =>
@@ -344,7 +429,17 @@ export const restored = Effect.gen(function*() {
     fullNone: yield* see(full.reference, { network: "none" }),
     fullMore: yield* see(full.reference, { network: "non-local" }),
     disk: yield* see(disk.reference, {}),
-    diskMore: yield* see(disk.reference, { network: "non-local" })
+    diskMore: yield* see(disk.reference, { network: "non-local" }),
+    bounded: yield* Effect.scoped(
+      Effect.gen(function*() {
+        const bounds = { policy: "allow-all", maxTcpConnections: 3, maxUdpConnections: 2 } as const
+        const sandbox = yield* Sandbox.restore(full.reference, { network: bounds })
+        const { greeted } = yield* reach(sandbox, { greeted: "hold gateway 8002 5" }, 3000)
+        const { two } = yield* reach(sandbox, { two: "talk gateway 9000 2" })
+        const { three } = yield* reach(sandbox, { three: "talk gateway 9000 3" })
+        return { greeted, two, three }
+      })
+    )
   }
 }).pipe(
   // The engine reads of plain registries when a backend is opened.

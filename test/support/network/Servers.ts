@@ -90,7 +90,7 @@ const bytesOf = (address: string): ReadonlyArray<number> => {
   return groups.map((group) => parseInt(group, 16)).flatMap((group) => [group >> 8, group & 255])
 }
 
-/** A name server: it knows the names in `machine.names` and `machine.names6`, and no other. */
+/** A name server: it knows the names in `machine.names` and `machine.names6`, and no other; one it answers late. */
 export const names = listening((ready) => {
   const socket = createSocket("udp4")
   socket.on("message", (query, { address, port }) => {
@@ -109,7 +109,9 @@ export const names = listening((ready) => {
     const data = found === undefined ? [] : bytesOf(found)
     const record = found === undefined ? [] : [0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, data.length, ...data]
     const head = [...query.subarray(0, 2), 0x81, 0x80 | code, ...counts]
-    socket.send(Buffer.concat([Buffer.from(head), question, Buffer.from(record)]), port, address)
+    const answer = Buffer.concat([Buffer.from(head), question, Buffer.from(record)])
+    if (name === machine.late) setTimeout(() => socket.send(answer, port, address), 4000).unref()
+    else socket.send(answer, port, address)
   })
   return socket.bind(machine.nameserverPort, "127.0.0.1", ready)
 })
