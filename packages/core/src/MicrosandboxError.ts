@@ -765,7 +765,8 @@ export class ImageArchiveInvalid extends Schema.TaggedError<ImageArchiveInvalid>
 }) {}
 
 /**
- * No space is left on the host for an image. `path` is the file that was written, where it is known.
+ * No space is left on the host, or none of a quota: for an image, a volume, a snapshot, an archive, what is downloaded from a
+ * guest, or the backend's catalogue. `path` is the file that was written, where it is known.
  *
  * @stability unstable
  * @category reasons

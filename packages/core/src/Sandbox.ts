@@ -338,7 +338,7 @@ export interface Sandbox {
    *
    * Interrupting it stops it at once; what is whole by then stays, and nothing that is not, as long as the guest still
    * answers (it is waited for 3 seconds). Fails with `HostIo`, with `FileFailed` for the guest's own files, and with
-   * `TransferConflict`, `TransferLimit` or `TransferRefused`.
+   * `TransferConflict`, `TransferLimit` or `TransferRefused`; a download also with `DiskFull`.
    */
   readonly upload: (
     hostPath: string,

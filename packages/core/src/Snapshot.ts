@@ -274,7 +274,7 @@ const decode = {
  * kept as it is at one moment. When this is interrupted it waits until nothing goes on: nothing is left, unless the
  * snapshot was being published, which then is whole. Reasons: `SandboxNotFound`, `SnapshotAlreadyExists` when its
  * group has a member of the name, `CaptureUnsupported` when its root is no image, `SnapshotSandboxRunning` while it is
- * stopping, `InvalidConfig`, `Unsupported` for a full one of a sandbox that has stopped.
+ * stopping, `InvalidConfig`, `Unsupported` for a full one of a sandbox that has stopped, `DiskFull`.
  *
  * @stability unstable
  * @category constructors
@@ -437,7 +437,7 @@ export const verify = Effect.fn("Snapshot.verify")(function*(
  *
  * The file takes the place of one that is there when it is whole, and not before; when this fails or is interrupted,
  * nothing has changed. Reasons: those of {@link open}, `InvalidConfig` when `since` is not what the snapshot was built
- * on, `SnapshotIntegrity` when the image is asked for and not in the cache, and `Io`.
+ * on, `SnapshotIntegrity` when the image is asked for and not in the cache, `DiskFull`, and `Io`.
  *
  * @stability unstable
  * @category operations
@@ -466,7 +466,7 @@ export const save = Effect.fn("Snapshot.save")(function*(
  * `SnapshotIntegrity`, and leaves nothing, as an interruption does; what was being published when it came is whole.
  * The hashes of an archive are its writer's, who may forge or leave them out; and there is no bound on what it unpacks
  * to. What was recorded of a disk is compared by {@link verify}, and not here. Other reasons: `SnapshotAlreadyExists`
- * when the group has another member of the name, `InvalidConfig`, and `Io`.
+ * when the group has another member of the name, `InvalidConfig`, `DiskFull`, and `Io`.
  *
  * @stability unstable
  * @category operations

@@ -152,8 +152,9 @@ const decodeCreate = decodeOptions(VolumeOptions, createSubject)
  *
  * **Details**
  *
- * Fails with `VolumeAlreadyExists`, or with `InvalidConfig`, which names the option. When it is interrupted, the name is free
- * again; one that was done in that moment is there, and whole.
+ * Fails with `VolumeAlreadyExists`, with `DiskFull`, or with `InvalidConfig`, which names the option. When it is interrupted,
+ * the name is free again; one that was done in that moment is there, and whole. What a control plane has made without saying
+ * so is taken back.
  *
  * **Example** (A file for a guest, and one from it)
  *

@@ -22,7 +22,7 @@ use crate::sandbox::{POLL, flatten, remove_stopped};
 const UNDO: Duration = Duration::from_mins(1);
 
 /// How long a control plane may be out of reach before it is given up that it says what came of an attempt.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// One try to make a sandbox, and what it takes to undo it.
 pub(crate) struct Attempt {

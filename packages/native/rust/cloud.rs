@@ -137,6 +137,7 @@ pub(crate) fn was_refused(stop: &Stop) -> bool {
             | Failure::SandboxAlreadyExists { .. }
             | Failure::SandboxNotFound { .. }
             | Failure::SnapshotNotFound { .. }
+            | Failure::VolumeAlreadyExists { .. }
             | Failure::VolumeNotFound { .. }
             | Failure::Http { connect: true, .. },
         ) => true,

@@ -598,12 +598,11 @@ impl Failure {
 
     pub(crate) fn host_io(operation: &str, path: &Path, error: &io::Error) -> Self {
         let path = path.display().to_string();
-        Self::HostIo {
-            message: format!("{operation} {path:?} on the host: {error}"),
-            operation: operation.into(),
-            path,
-            errno: error.raw_os_error(),
+        let message = format!("{operation} {path:?} on the host: {error}");
+        if has_no_room(error) {
+            return Self::DiskFull { message, path: Some(path) };
         }
+        Self::HostIo { message, operation: operation.into(), path, errno: error.raw_os_error() }
     }
 
     pub(crate) fn unsafe_name(name: &str, path: &str) -> Self {
@@ -773,6 +772,7 @@ impl From<MicrosandboxError> for Failure {
             E::LibkrunfwNotFound(_) => Self::LibkrunfwNotFound { message },
             E::RuntimeNotInstalled(_) => Self::RuntimeNotInstalled { message },
             E::RuntimeIncomplete(_) => Self::RuntimeIncomplete { message },
+            E::Database(_) if message.contains(DATABASE_FULL) => Self::DiskFull { message, path: None },
             E::Database(_) => Self::Database { message },
             E::InvalidConfig(text) => from_invalid_config_text(&text, message),
             E::NoDefaultCommand => Self::NoDefaultCommand { message },
@@ -847,6 +847,10 @@ impl From<MicrosandboxError> for Failure {
                 reason: unsupported_reason(&reason).into(),
                 hint: reason.hint(),
             },
+            // A disk of a volume or of a root is made so.
+            E::Custom(text) if matches!(os_error(&text), Some(ENOSPC | EDQUOT)) => {
+                Self::DiskFull { message, path: None }
+            }
             E::Custom(text) => from_custom_text(&text, message),
         }
     }
@@ -854,7 +858,11 @@ impl From<MicrosandboxError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Io { message: error.to_string(), kind: format!("{:?}", error.kind()), errno: error.raw_os_error() }
+        let message = error.to_string();
+        if has_no_room(&error) {
+            return Self::DiskFull { path: at_path(&message), message };
+        }
+        Self::Io { message, kind: format!("{:?}", error.kind()), errno: error.raw_os_error() }
     }
 }
 
@@ -906,14 +914,28 @@ fn from_image(error: ImageError, message: String) -> Failure {
 
 /// No space is left, or no more is allowed. Where a layer is unpacked the engine keeps only the text.
 fn is_disk_full(error: &ImageError) -> bool {
-    let errno = match error {
-        ImageError::Cache { source, .. } => source.raw_os_error(),
-        ImageError::Io(error) | ImageError::Registry(OciDistributionError::IoError(error)) => error.raw_os_error(),
-        ImageError::Materialize { message, .. } => os_error(message),
-        _ => None,
-    };
-    matches!(errno, Some(ENOSPC | EDQUOT))
+    match error {
+        ImageError::Cache { source: error, .. }
+        | ImageError::Io(error)
+        | ImageError::Registry(OciDistributionError::IoError(error)) => has_no_room(error),
+        ImageError::Materialize { message, .. } => matches!(os_error(message), Some(ENOSPC | EDQUOT)),
+        _ => false,
+    }
 }
+
+/// By its kind: an error that names a path too has no number any more.
+fn has_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What `tempfile` says behind an error: ` at path "…"`.
+fn at_path(text: &str) -> Option<String> {
+    let (_, path) = text.rsplit_once(" at path \"")?;
+    Some(path.strip_suffix('"')?.to_owned())
+}
+
+/// `SQLITE_FULL`, as its client says it.
+const DATABASE_FULL: &str = "(code: 13)";
 
 /// What a registry, or the way to it, answered. `pull` knows the reference; the registry's answer only has a URL.
 fn from_registry(error: &OciDistributionError) -> Failure {
@@ -1414,6 +1436,14 @@ mod tests {
             let failure = Failure::from(MicrosandboxError::Image(error));
             assert!(matches!(failure, Failure::DiskFull { .. }), "{failure:?}");
         }
+        let named =
+            io::Error::new(io::ErrorKind::StorageFull, "No space left on device (os error 28) at path \"/a b\"");
+        let named = Failure::from(MicrosandboxError::Io(named));
+        assert!(matches!(&named, Failure::DiskFull { path: Some(path), .. } if path == "/a b"), "{named:?}");
+        let disk = "failed to create disk.raw: ext4 I/O error: No space left on device (os error 28)";
+        assert!(matches!(Failure::from(MicrosandboxError::Custom(disk.into())), Failure::DiskFull { .. }));
+        let download = Failure::host_io("write", Path::new("/d"), &full());
+        assert!(matches!(&download, Failure::DiskFull { path: Some(path), .. } if path == "/d"), "{download:?}");
         let other = Failure::from(MicrosandboxError::Image(unpacking("Input/output error (os error 5)")));
         assert!(matches!(other, Failure::ImageMaterialize { .. }));
     }

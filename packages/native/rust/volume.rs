@@ -6,21 +6,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use microsandbox::MicrosandboxResult;
 use microsandbox::sandbox::{SandboxListBuilder, SandboxStatus, VolumeMount};
 use microsandbox::volume::{VolumeConfig, VolumeHandle, VolumeKind};
+use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use uuid::Uuid;
 
+use crate::attempt::ANSWER;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
+use crate::cloud;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::files::{FileAttributes, FileEntry, FileInfo, FileNode, OpenOptions, whole};
 use crate::outcome::{Outcome, Stop};
+use crate::owner::{CREATION_LABEL, visible};
 use crate::rooted::{self, Changes, Refused, Replacement, Root};
 use crate::sandbox::{SETTLE, milliseconds_of};
 use crate::slot::{InEngine, Slot};
@@ -77,7 +81,7 @@ impl VolumeInfo {
             disk_path: handle.disk_path().map(|path| path.display().to_string()),
             disk_format: handle.disk_format().map(str::to_owned),
             disk_fstype: handle.disk_fstype().map(str::to_owned),
-            labels: handle.labels().iter().cloned().collect(),
+            labels: visible(handle.labels().iter().cloned().collect()),
             created_at: handle.created_at().map(|time| milliseconds_of(time.timestamp_millis())),
         }
     }
@@ -137,22 +141,55 @@ async fn whole_step<T>(
 }
 
 async fn create(value: &BackendValue, options: VolumeOptions, cancel: &Cancel) -> Result<VolumeInfo, Stop> {
+    let mut labels: Vec<_> = options.labels.into_iter().collect();
+    let creation = value.is_cloud().then(|| Uuid::new_v4().to_string());
+    labels.extend(creation.iter().map(|id| (CREATION_LABEL.to_owned(), id.clone())));
     let config = VolumeConfig {
         name: options.name.clone(),
         kind: if options.kind == "disk" { VolumeKind::Disk } else { VolumeKind::Directory },
         quota_mib: options.quota_mib,
         capacity_mib: options.size_mib,
-        labels: options.labels.into_iter().collect(),
+        labels,
     };
     let volumes = value.backend.volumes();
-    let made = whole_step(cancel, volumes.create(value.backend.clone(), config)).await?;
-    made.map_err(|error| Failure::from(error).of_volume(&options.name))?;
+    let made = match whole_step(cancel, volumes.create(value.backend.clone(), config)).await {
+        Ok(made) => made.map_err(|error| Stop::Failed(Failure::from(error).of_volume(&options.name))),
+        Err(stop) => Err(stop),
+    };
+    if let (Err(stop), Some(creation)) = (&made, &creation)
+        && !cloud::was_refused(stop)
+    {
+        take_back(value, &options.name, creation).await;
+    }
+    made?;
     let found = cancel.guard(value.find_volume(&options.name)).await;
     if matches!(found, Err(Stop::Cancelled)) {
         // It has what no guest has written.
         volumes.remove(value.backend.clone(), &options.name).await?;
     }
     Ok(VolumeInfo::of(&found?))
+}
+
+/// Remove the volume of a create that a control plane did not say the end of, if it has made it. One that does not answer
+/// to this either keeps it.
+async fn take_back(value: &BackendValue, name: &str, creation: &str) {
+    let ours = |(key, id): &(String, String)| key == CREATION_LABEL && id == creation;
+    let taken = async {
+        let mut pace = cloud::Pace::new();
+        loop {
+            match value.find_volume(name).await {
+                Ok(found) if found.labels().iter().any(ours) => {
+                    if value.backend.volumes().remove(value.backend.clone(), name).await.is_ok() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(MicrosandboxError::VolumeNotFound(_)) => return,
+                Err(_) => {}
+            }
+            pace.wait().await;
+        }
+    };
+    let _ = tokio::time::timeout(ANSWER, taken).await;
 }
 
 async fn remove(value: &BackendValue, name: &str, cancel: &Cancel) -> Result<(), Stop> {
