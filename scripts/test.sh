@@ -162,9 +162,9 @@ selftest() {
 make_ready() {
   local packages=() setup=(--no-native) part
   if is_wanted selftest || is_wanted vm || is_wanted long; then
-    packages=(test/host/run.sh --install rootfs registry watch ssh)
+    packages=(test/host/run.sh --install rootfs registry watch ssh sshd)
   elif is_wanted store || is_wanted longstore; then
-    packages=(test/host/install.sh rootfs registry)
+    packages=(test/host/install.sh rootfs registry ssh sshd)
   fi
   for part in clippy cargo binding unit store selftest vm longstore long; do
     if is_wanted $part; then setup=(); fi

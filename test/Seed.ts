@@ -16,7 +16,6 @@ export interface Test {
 export type Row = { readonly here: string; readonly test: Test } | { readonly later: string }
 
 const row = (here: string, test: Test): Row => ({ here, test })
-const later = (issue: string): Row => ({ later: issue })
 
 const file = (path: string) => (name: string): Test => ({ file: `test/${path}.test.ts`, name })
 const exec = file("vm/Exec")
@@ -87,6 +86,14 @@ const sized = volumes("is a disk when it has a size, whose files only a guest ca
 const ssh = file("vm/SshServer")
 const reached = ssh("runs commands for OpenSSH's client, many at once, and only for one that has the key")
 const closed = ssh("leaves no program behind when a client is gone, or the server's scope ends")
+const near = file("vm/SshClient")("runs programs, collected and talked to, at a terminal too, and leaves nothing")
+const client = file("store/SshClient")
+const answered = client("runs commands with their exit, their outputs, their input and their variables")
+const abandoned = client("ends what it runs when it is interrupted, or a scope ends")
+const shelled = client("starts the login shell, with a terminal and without")
+const sftp = file("store/conformance/Sftp")
+const ferried = sftp("carries 32 MiB both ways with equal hashes, whole and as a stream")
+const finished = sftp("gives back what it had open when it is interrupted, closed or cut")
 const agent = file("store/Agent")
 const raw = agent("says what it is, answers a ping and runs programs, by raw frames")
 const cut = agent("kills a program whose stream is given up, and closes with its scope what is open on it")
@@ -109,7 +116,7 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#attach": row("sandbox.attach", attached),
     "#attach_shell": row("sandbox.attachShell", terminal),
     "#fs": row("sandbox.fs", shared),
-    "#ssh": later("issue 7"),
+    "#ssh": row("SshClient.open", near),
     "#metrics": row("sandbox.metrics", sampled),
     "#metrics_stream": row("sandbox.metricsStream", watched),
     "#logs": row("sandbox.logs", logged),
@@ -156,7 +163,38 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#observed_at": row("Sandbox.StopResult.observedAt", waited)
   },
   SshOps: {
+    "#open_client": row("SshClient.open", near),
     "#prepare_server": row("SshServer.make", reached)
+  },
+  SshClient: {
+    "#exec": row("SshClient.SshClient.exec", answered),
+    // A program of its own takes the place of this process's terminal: its streams are the terminal's.
+    "#attach": row("SshClient.SshClient.shell", shelled),
+    "#sftp": row("SshClient.SshClient.sftp", ferried),
+    "#close": row("SshClient.open", abandoned)
+  },
+  SshOutput: {
+    // Ruby's is 0 when the server tells no exit.
+    "#exit_code": row("SshClient.Output.exitCode", answered),
+    "#success?": row("SshClient.Output.success", answered),
+    "#failure?": row("SshClient.Output.success", answered),
+    "#stdout": row("SshClient.Output.stdout", answered),
+    "#stderr": row("SshClient.Output.stderr", answered),
+    "#stdout_bytes": row("SshClient.Output.stdoutBytes", answered),
+    "#stderr_bytes": row("SshClient.Output.stderrBytes", answered)
+  },
+  SftpClient: {
+    "#read": row("Sftp.Sftp.fs", conforms("writes a file and reads the same bytes, of any size")),
+    "#read_text": row("Sftp.Sftp.fs", conforms("writes and reads text")),
+    "#write": row("Sftp.Sftp.fs", conforms("writes a file and reads the same bytes, of any size")),
+    "#mkdir": row("Sftp.Sftp.fs", conforms("makes a directory once, and its parents when it is told to")),
+    "#remove_file": row("Sftp.Sftp.fs", conforms("removes a file, a link and nothing that it leads to")),
+    "#remove_dir": row("Sftp.Sftp.fs", conforms("removes a tree, and minds what is missing unless it is forced")),
+    "#rename": row("Sftp.Sftp.fs", conforms("renames, over a file and never over what is in a directory")),
+    "#symlink": row("Sftp.Sftp.fs", conforms("follows a link, or looks at it")),
+    "#real_path": row("Sftp.Sftp.fs", conforms("resolves a path by its text first, and then through its links")),
+    "#read_link": row("Sftp.Sftp.fs", conforms("follows a link, or looks at it")),
+    "#close": row("Sftp.make", finished)
   },
   SshServer: {
     // Ruby's serves its own standard input and output; this one listens.

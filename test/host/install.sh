@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes sure that what is needed of Debian (12) is there. Silent if it is.
 #
-#     install.sh [rootfs] [registry] [watch] [ssh] [host]
+#     install.sh [rootfs] [registry] [watch] [ssh] [sshd] [host]
 #
 # rootfs: the static busybox that a guest's root file system is made of, and openssl for one that speaks TLS. registry: the registry that tests pull from.
-# watch: the program that a guest watches files with, if it has it. ssh: the clients that log in to a guest.
+# watch: the program that a guest watches files with, if it has it. ssh: the clients that log in to a guest. sshd: the server
+# that the client here logs in to, and its SFTP.
 # host: what the software KVM host is made of, and a rootfs.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -30,6 +31,10 @@ find_missing() {
   if is_wanted registry; then have docker-registry || missing+=(docker-registry); fi
   if is_wanted watch; then have inotifywait || missing+=(inotify-tools); fi
   if is_wanted ssh; then have sftp || missing+=(openssh-client); fi
+  if is_wanted sshd; then
+    have ssh-agent || missing+=(openssh-client)
+    have sshd && [[ -x /usr/lib/openssh/sftp-server ]] || missing+=(openssh-server openssh-sftp-server)
+  fi
   is_wanted host || return 0
   have qemu-system-x86_64 || missing+=(qemu-system-x86)
   have_kernel || missing+=(linux-image-amd64)
@@ -77,10 +82,12 @@ apt "${packages[@]}" --download-only
 # apt refuses to work on a machine where dpkg was killed.
 trap 'say "waiting for dpkg, which must not be killed"; stopped=1' INT TERM HUP
 apt "${packages[@]}"
-# Debian starts it as a service, where there are services. It is for the tests here, which start their own.
-if [[ " ${missing[*]} " == *' docker-registry '* && -d /run/systemd/system ]]; then
-  systemctl --quiet disable --now docker-registry || say 'could not switch the service docker-registry off'
-fi
+# Debian starts them as services, where there are services. They are for the tests here, which start their own.
+for service in docker-registry:docker-registry openssh-server:ssh; do
+  if [[ " ${missing[*]} " == *" ${service%:*} "* && -d /run/systemd/system ]]; then
+    systemctl --quiet disable --now "${service#*:}" || say "could not switch the service ${service#*:} off"
+  fi
+done
 [[ -z ${stopped-} ]] || exit 143
 find_missing
 ((${#missing[@]} == 0)) || fail 'installed, but still missing'

@@ -4,7 +4,7 @@
 #
 # usage: run.sh [--] <command> [args...]
 #        run.sh --why                why it would be the software host; status 1 if it would not
-#        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry, watch, ssh
+#        run.sh --install [what...]  only installs what that needs, and more by the names of install.sh: rootfs, registry, watch, ssh, sshd
 # HOST=software     take the software host even where KVM is usable
 # HOST_TIMEOUT      seconds until it is ended, with status 124 (3600)
 # HOST_PATIENCE     seconds that it may show no sign of life before it is ended, with status 75: it stands still (180)
@@ -17,7 +17,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 say() { printf 'host: %s\n' "$*" >&2; }
 
 if (($# == 0)) || [[ $* == -- ]]; then
-  say 'usage: run.sh --why | --install [rootfs] [registry] [watch] [ssh] | [--] <command> [args...]'
+  say 'usage: run.sh --why | --install [rootfs] [registry] [watch] [ssh] [sshd] | [--] <command> [args...]'
   exit 64
 fi
 

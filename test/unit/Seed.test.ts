@@ -66,7 +66,11 @@ describe("the seed", () => {
       "AgentClient",
       "AgentFrame",
       "AgentStream",
-      "SshServer"
+      "SshOps",
+      "SshServer",
+      "SshClient",
+      "SshOutput",
+      "SftpClient"
     ]
     assert.includeMembers(Object.keys(seed), done)
     for (const [name] of rows) assert.match(name, /^[A-Z]\w*[.#]\w+[?!=]?$/)

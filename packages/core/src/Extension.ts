@@ -7,6 +7,39 @@
  * @since 0.1.0
  */
 
+export type {
+  /**
+   * The addon's objects and plain data.
+   *
+   * @internal
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  Native
+} from "@effect-microsandbox/native"
+
+export {
+  /**
+   * The streams of what a handle's program prints.
+   *
+   * @internal
+   * @stability unstable
+   * @category constructors
+   * @since 0.1.0
+   */
+  makeReaders,
+  /**
+   * The sink of what a handle's program reads.
+   *
+   * @internal
+   * @stability unstable
+   * @category constructors
+   * @since 0.1.0
+   */
+  makeStdin
+} from "./internal/exec.ts"
+
 export {
   /**
    * Decodes options; a mistake is an `InvalidConfig` that names the field.
@@ -39,6 +72,36 @@ export {
 
 export {
   /**
+   * Files that the addon has, as a file system.
+   *
+   * @internal
+   * @stability unstable
+   * @category constructors
+   * @since 0.1.0
+   */
+  makeFileSystemOf,
+  /**
+   * Whose files these are.
+   *
+   * @internal
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  type Source
+} from "./internal/fileSystem.ts"
+
+export {
+  /**
+   * One byte or more.
+   *
+   * @internal
+   * @stability unstable
+   * @category options
+   * @since 0.1.0
+   */
+  Bytes,
+  /**
    * Leaves out what is `undefined`.
    *
    * @internal
@@ -64,7 +127,25 @@ export {
    * @category options
    * @since 0.1.0
    */
-  Text
+  Text,
+  /**
+   * A number of bytes.
+   *
+   * @internal
+   * @stability unstable
+   * @category options
+   * @since 0.1.0
+   */
+  toBytes,
+  /**
+   * Variables by name.
+   *
+   * @internal
+   * @stability unstable
+   * @category options
+   * @since 0.1.0
+   */
+  Variables
 } from "./internal/inputs.ts"
 
 export {
@@ -99,6 +180,18 @@ export {
 
 export {
   /**
+   * Paths that are relative to a directory of their own.
+   *
+   * @internal
+   * @stability unstable
+   * @category constructors
+   * @since 0.1.0
+   */
+  makePath
+} from "./internal/path.ts"
+
+export {
+  /**
    * The addon's side of a sandbox. An object that only looks like one is a defect.
    *
    * @internal
@@ -108,3 +201,15 @@ export {
    */
   targetOf
 } from "./internal/sandbox.ts"
+
+export {
+  /**
+   * The signals of Linux that have a name.
+   *
+   * @internal
+   * @stability unstable
+   * @category models
+   * @since 0.1.0
+   */
+  signalNumbers
+} from "./internal/signals.ts"

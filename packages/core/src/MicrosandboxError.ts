@@ -851,6 +851,78 @@ export class TunnelLost extends Schema.TaggedError<TunnelLost>()("TunnelLost", {
 }) {}
 
 /**
+ * There was no connection to an SSH server, or no login within its time: it is not there, does not answer, or is no SSH server
+ * that this client understands.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshConnectFailed extends Schema.TaggedError<SshConnectFailed>()("SshConnectFailed", {
+  ...text,
+  /** This host's, such as 111 when the connection was refused. */
+  errno: Schema.optionalKey(Schema.Int)
+}) {}
+
+/**
+ * An SSH server showed another key than the one that it is known by. Nothing was sent to it but the key exchange.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshHostKeyMismatch extends Schema.TaggedError<SshHostKeyMismatch>()("SshHostKeyMismatch", {
+  ...text,
+  /** The fingerprints of the keys that it may show. */
+  expected: Schema.Array(Schema.String),
+  /** The fingerprint of the key that it showed, or the kinds of its keys when none is of the right kind. */
+  actual: Schema.String
+}) {}
+
+/**
+ * An SSH server did not let the client in.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshLoginRefused extends Schema.TaggedError<SshLoginRefused>()("SshLoginRefused", {
+  ...text,
+  user: Schema.String
+}) {}
+
+/**
+ * An SSH server refused what a logged in client asked for.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshRequestRefused extends Schema.TaggedError<SshRequestRefused>()("SshRequestRefused", {
+  ...text,
+  /** What was asked for: `session`, `pty`, `env`, `exec`, `shell` or `sftp`. */
+  request: Schema.String
+}) {}
+
+/**
+ * The connection to an SSH server ended. How its programs ended, nobody knows.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshConnectionLost extends Schema.TaggedError<SshConnectionLost>()("SshConnectionLost", text) {}
+
+/**
+ * An SSH server told the end of a program without an exit status or a signal. It may have done anything, and is no success.
+ *
+ * @stability unstable
+ * @category reasons
+ * @since 0.1.0
+ */
+export class SshNoExitStatus extends Schema.TaggedError<SshNoExitStatus>()("SshNoExitStatus", text) {}
+
+/**
  * What was waited for did not come within its time.
  *
  * @stability unstable
@@ -1234,6 +1306,12 @@ export const Reason = Schema.Union([
   MetricsNotReady,
   TunnelRefused,
   TunnelLost,
+  SshConnectFailed,
+  SshHostKeyMismatch,
+  SshLoginRefused,
+  SshRequestRefused,
+  SshConnectionLost,
+  SshNoExitStatus,
   WaitTimeout,
   AddonMissing,
   AddonMismatch,

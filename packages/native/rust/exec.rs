@@ -338,7 +338,7 @@ impl ExecValue {
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn event(item: Item) -> ExecEvent {
+pub(crate) fn event(item: Item) -> ExecEvent {
     match item {
         Item::Started { pid } => ExecEvent::Started { pid },
         Item::Output { stream: Stream::Stdout, data } => ExecEvent::Stdout { data: data.into() },

@@ -323,6 +323,30 @@ pub enum Failure {
         message: String,
         errno: Option<i32>,
     },
+    // What an SSH server, or the way to it, is the reason of.
+    SshConnectFailed {
+        message: String,
+        errno: Option<i32>,
+    },
+    SshHostKeyMismatch {
+        message: String,
+        expected: Vec<String>,
+        actual: String,
+    },
+    SshLoginRefused {
+        message: String,
+        user: String,
+    },
+    SshRequestRefused {
+        message: String,
+        request: String,
+    },
+    SshConnectionLost {
+        message: String,
+    },
+    SshNoExitStatus {
+        message: String,
+    },
     // What this addon finds before the engine does, or after it.
     HomePathTooLong {
         message: String,
@@ -447,6 +471,20 @@ impl Failure {
 
     pub(crate) fn tunnel_lost(text: &str) -> Self {
         Self::TunnelLost { message: text.into(), errno: os_error(text) }
+    }
+
+    pub(crate) fn ssh_refused(request: &str, why: &str) -> Self {
+        Self::SshRequestRefused { message: format!("{request}: {why}"), request: request.into() }
+    }
+
+    pub(crate) fn ssh_lost(why: &str) -> Self {
+        Self::SshConnectionLost { message: format!("the connection to the SSH server has ended: {why}") }
+    }
+
+    pub(crate) fn ssh_no_exit_status() -> Self {
+        Self::SshNoExitStatus {
+            message: "the server closed the program's session without an exit status or a signal".into(),
+        }
     }
 
     pub(crate) fn home_path_too_long(home: &Path, limit: usize) -> Self {

@@ -25,26 +25,26 @@ const ENTRIES: usize = 1_000_000;
 const PATHS: usize = 256 << 20;
 
 /// In one crossing of the border; below the 8 MiB that the guest sends ahead.
-const CROSSING: usize = 4 << 20;
+pub(crate) const CROSSING: usize = 4 << 20;
 
-const BAD_FILE: i32 = 9;
-const EXISTS: i32 = 17;
-const NOT_DIRECTORY: i32 = 20;
-const IS_DIRECTORY: i32 = 21;
-const TOO_BIG: i32 = 27;
-const LOOP: i32 = 40;
+pub(crate) const BAD_FILE: i32 = 9;
+pub(crate) const EXISTS: i32 = 17;
+pub(crate) const NOT_DIRECTORY: i32 = 20;
+pub(crate) const IS_DIRECTORY: i32 = 21;
+pub(crate) const TOO_BIG: i32 = 27;
+pub(crate) const LOOP: i32 = 40;
 const OVERFLOW: i32 = 75;
-const UNSUPPORTED: i32 = 95;
+pub(crate) const UNSUPPORTED: i32 = 95;
 
 /// The agent's.
 const UMASK: u32 = 0o022;
 
-const TYPE_MASK: u32 = 0o170_000;
-const CHARACTER_DEVICE: u32 = 0o020_000;
-const FIFO: u32 = 0o010_000;
+pub(crate) const TYPE_MASK: u32 = 0o170_000;
+pub(crate) const CHARACTER_DEVICE: u32 = 0o020_000;
+pub(crate) const FIFO: u32 = 0o010_000;
 
 /// The character devices that answer at once.
-const PROMPT_DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+pub(crate) const PROMPT_DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 /// What the guest says of a file.
 #[napi(object, object_from_js = false)]
@@ -169,15 +169,15 @@ fn refuse_directory(path: &str, info: Option<&FsEntryInfo>) -> Result<(), Failur
     }
 }
 
-fn is_missing(failure: &Failure) -> bool {
+pub(crate) fn is_missing(failure: &Failure) -> bool {
     matches!(failure, Failure::FileFailed { errno: Some(2), .. })
 }
 
-fn join(directory: &str, name: &str) -> String {
+pub(crate) fn join(directory: &str, name: &str) -> String {
     if directory.ends_with('/') { format!("{directory}{name}") } else { format!("{directory}/{name}") }
 }
 
-fn parent(path: &str) -> Option<&str> {
+pub(crate) fn parent(path: &str) -> Option<&str> {
     let path = path.trim_end_matches('/');
     let (parent, name) = path.rsplit_once('/')?;
     if name.is_empty() { None } else { Some(if parent.is_empty() { "/" } else { parent }) }
@@ -379,7 +379,7 @@ impl<'a> Files<'a> {
     /// The entries of a directory and, if asked for, of those below: in the order in which Node has them, each directory's
     /// together and the last found first. A link to a directory is gone into, as Node does.
     async fn list(self, path: &str, recursive: bool) -> Result<Vec<FileEntry>, Failure> {
-        let mut room = Room { entries: ENTRIES, bytes: PATHS };
+        let mut room = Room::WHOLE;
         let mut list = Vec::new();
         let mut directories = vec![(String::new(), self.entries(path, &mut room).await?)];
         while let Some((above, entries)) = directories.pop() {
@@ -403,14 +403,20 @@ impl<'a> Files<'a> {
 }
 
 /// What a listing may still take of this process's memory.
-struct Room {
+pub(crate) struct Room {
     entries: usize,
     bytes: usize,
 }
 
 impl Room {
+    pub(crate) const WHOLE: Self = Self { entries: ENTRIES, bytes: PATHS };
+
     fn take(&mut self, path: &str, info: &FsEntryInfo) -> Result<(), Failure> {
-        match (self.entries.checked_sub(1), self.bytes.checked_sub(info.path.len() + info.kind.len())) {
+        self.take_bytes(path, info.path.len() + info.kind.len())
+    }
+
+    pub(crate) fn take_bytes(&mut self, path: &str, bytes: usize) -> Result<(), Failure> {
+        match (self.entries.checked_sub(1), self.bytes.checked_sub(bytes)) {
             (Some(entries), Some(bytes)) => {
                 (self.entries, self.bytes) = (entries, bytes);
                 Ok(())

@@ -17,7 +17,7 @@ use microsandbox::sandbox::ssh::SshServer as EngineServer;
 use napi_derive::napi;
 use parking_lot::Mutex;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key, load_secret_key};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -34,6 +34,10 @@ use crate::slot::{InEngine, Slot};
 
 /// After this long, a new connection is tried for again when the system had none to give.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client of this process and its server may have sent each other and not read: more than the windows of some channels,
+/// since a session of russh that writes does not read. It is memory only as far as it is used.
+const PIPE: usize = 64 << 20;
 
 /// How long what a connection had begun on threads of its own may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -120,9 +124,10 @@ struct SocketFile {
 enum Accepted {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
+    Here(DuplexStream),
 }
 
-fn invalid(field: &str, why: impl std::fmt::Display) -> Failure {
+pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Failure {
     Failure::InvalidConfig { message: format!("{field}: {why}"), field: Some(field.into()) }
 }
 
@@ -160,6 +165,28 @@ async fn open(sandbox: &EngineSandbox, options: SshServerOptions, live: Live) ->
     let accepting = tokio::spawn(accept(listener, server, options.max_connections as usize, closing.clone()));
     let value = ServerValue { closing, _closed: closed, accepting: Mutex::new(Some(accepting)), live };
     Ok(SshServer { slot: Slot::new("SSH server", value), place, host_key, fingerprint })
+}
+
+/// Serve one client of this process, who has the one authorized key, until its stream is dropped. When the tracker is empty,
+/// all that was begun for it has ended.
+pub(crate) async fn serve_on(
+    sandbox: &EngineSandbox,
+    host_key: PrivateKey,
+    authorized: String,
+    user: String,
+) -> Result<(DuplexStream, TaskTracker), Failure> {
+    let server = sandbox
+        .ssh()
+        .server_with(|engine| {
+            engine.host_key(host_key).authorized_key(authorized).user(user).sftp(true).disable_inactivity_timeout()
+        })
+        .await?;
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let served = TaskTracker::new();
+    let connection = Connection { _place: None, _counted: served.token() };
+    served.close();
+    connection.begin(Accepted::Here(theirs), server, CancellationToken::new());
+    Ok((ours, served))
 }
 
 /// The keys that may log in.
@@ -209,7 +236,7 @@ fn host_key(text: Option<&str>, path: Option<&str>) -> Result<PrivateKey, Failur
     }
 }
 
-fn generated() -> Result<PrivateKey, Failure> {
+pub(crate) fn generated() -> Result<PrivateKey, Failure> {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
         .map_err(|error| Failure::Custom { message: format!("no host key could be made: {error}") })
 }
@@ -321,7 +348,7 @@ async fn accept(listener: Listener, server: EngineServer, limit: usize, closing:
             Ok(stream) => {
                 // One too many is closed at once: a client that waits does not know what for.
                 if let Ok(place) = places.clone().try_acquire_owned() {
-                    let connection = Connection { _place: place, _counted: connections.token() };
+                    let connection = Connection { _place: Some(place), _counted: connections.token() };
                     connection.begin(stream, server.clone(), closing.clone());
                 }
             }
@@ -336,7 +363,8 @@ async fn accept(listener: Listener, server: EngineServer, limit: usize, closing:
 
 /// What a connection takes up, until its thread has ended.
 struct Connection {
-    _place: OwnedSemaphorePermit,
+    /// One that a server has listened for.
+    _place: Option<OwnedSemaphorePermit>,
     _counted: TaskTrackerToken,
 }
 
@@ -363,6 +391,7 @@ async fn serve(stream: Accepted, server: &EngineServer) {
     match stream {
         Accepted::Tcp(stream) => speak(TcpStream::from_std(stream), server).await,
         Accepted::Unix(stream) => speak(UnixStream::from_std(stream), server).await,
+        Accepted::Here(stream) => speak(Ok(stream), server).await,
     }
 }
 

@@ -300,7 +300,11 @@ const unconfirmed = (subject: Subject): MicrosandboxError =>
     reason: new KillTimeout({ message: `the guest did not confirm the end of the program within ${killConfirm}` })
   })
 
-const makeStdin = (native: Native.Native["Service"], handle: Native.Exec, subject: Subject): ExecHandle["stdin"] =>
+export const makeStdin = (
+  native: Native.Native["Service"],
+  handle: Pick<Native.Exec, "closeStdin" | "write">,
+  subject: Subject
+): ExecHandle["stdin"] =>
   Sink.forEachArray((chunks: Arr.NonEmptyReadonlyArray<string | Uint8Array>) =>
     Effect.forEach(
       chunks,
@@ -322,7 +326,7 @@ const release = (handle: Native.Exec, sandbox: string): Effect.Effect<void> =>
 
 type Wanted = Parameters<Native.Exec["read"]>[0]
 
-type Readers = <A>(
+export type Readers = <A>(
   wanted: Wanted,
   select: (event: ExecEvent) => A | undefined
 ) => Stream.Stream<A, MicrosandboxError>
@@ -338,9 +342,9 @@ const concerns = (wanted: Wanted, { _tag }: ExecEvent): boolean =>
  * one event at a time: the rest stays here, for whoever reads next. A batch is kept as it arrives, before any fiber sees it,
  * so that an interruption loses nothing.
  */
-const makeReaders = Effect.fnUntraced(function*(
+export const makeReaders = Effect.fnUntraced(function*(
   native: Native.Native["Service"],
-  handle: Native.Exec,
+  handle: Pick<Native.Exec, "read">,
   subject: Subject
 ): Effect.fn.Return<Readers> {
   const turns: Record<Wanted, Semaphore.Semaphore> = {

@@ -188,6 +188,8 @@ export declare class Engine {
    * written comes too late. A whole pair that is there already stays, unless it is of another version or `force`.
    */
   installRuntime(options: InstallOptions, token: CancelToken): Promise<Outcome<ResolvedPair>>
+  /** Log in to an SSH server. */
+  sshConnect(options: SshClientOptions, token: CancelToken): Promise<Outcome<SshClient>>
 }
 
 /** A program that was started. */
@@ -346,12 +348,105 @@ export declare class Sandbox {
   snapshot(options: SnapshotOptions, token: CancelToken): Promise<Outcome<SnapshotDetail>>
   /** Serve this sandbox to SSH clients until the handle is closed. */
   sshServer(options: SshServerOptions, token: CancelToken): Promise<Outcome<SshServer>>
+  /** Log in to this sandbox within this process: no socket, and keys that nobody else has. */
+  sshClient(user: string | undefined | null, token: CancelToken): Promise<Outcome<SshClient>>
   /** Carry a file or a tree of the host into the guest. */
   upload(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
   /** Carry a file or a tree of the guest to the host. */
   download(options: TransferOptions, progress: TransferProgress, token: CancelToken): Promise<Outcome<Transferred>>
   /** Connect to a TCP port, as the guest sees it: `host` is looked up there. */
   tunnel(host: string, port: number, token: CancelToken): Promise<Outcome<Tunnel>>
+}
+
+/** The files of a server. */
+export declare class Sftp {
+  /** Where the server begins, and what a path that does not begin with `/` is relative to. */
+  get home(): string
+  /** What the server has beyond version 3, by name. */
+  get extensions(): Array<string>
+  /** What the server says of a file, or of the link itself. */
+  fileStat(path: string, follow: boolean, token: CancelToken): Promise<Outcome<FileInfo>>
+  /** A path without links, of something that exists. */
+  fileRealPath(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Where a link points to. */
+  fileReadLink(path: string, token: CancelToken): Promise<Outcome<string>>
+  /** Make a link to whatever `target` is. */
+  fileSymlink(target: string, path: string, token: CancelToken): Promise<Outcome<void>>
+  /** Give a file a second name. */
+  fileLink(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Whether the server's user may read and write it. */
+  fileAccess(path: string, readable: boolean, writable: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Make a directory; with `recursive` also those above, and none that is there. */
+  fileMakeDirectory(path: string, recursive: boolean, mode: number | undefined | null, token: CancelToken): Promise<Outcome<void>>
+  /** Remove a file or a link; with `recursive` also a directory and all below. With `force` it need not exist. */
+  fileRemove(path: string, recursive: boolean, force: boolean, token: CancelToken): Promise<Outcome<void>>
+  /** Rename a file or a directory. */
+  fileRename(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Copy the content and the mode of a file. */
+  fileCopy(from: string, to: string, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of a file. */
+  fileSet(path: string, attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** The entries of a directory, or of the whole tree below it; at most a million. */
+  fileList(path: string, recursive: boolean, token: CancelToken): Promise<Outcome<Array<FileEntry>>>
+  /** A whole file, if it has no more than `limit` bytes, whatever it says about its size. */
+  fileRead(path: string, limit: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write a whole file. When it is cancelled, a part of it may be written. */
+  fileWrite(path: string, data: Buffer, options: OpenOptions, token: CancelToken): Promise<Outcome<void>>
+  /** Open a file. */
+  fileOpen(path: string, options: OpenOptions, token: CancelToken): Promise<Outcome<SftpFile>>
+  /** End SFTP, with all that is open, and give the handle back. */
+  close(): Promise<void>
+}
+
+/** A file that is open on a server. */
+export declare class SftpFile {
+  /** What the server says of it. */
+  stat(token: CancelToken): Promise<Outcome<FileInfo>>
+  /** Up to `len` bytes at `offset`; fewer at the end of the file, and never more than 4 MiB. */
+  read(offset: number, len: number, token: CancelToken): Promise<Outcome<Buffer>>
+  /** Write all of `data` at `offset`, or at the end when the file was opened for that. */
+  write(offset: number, data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** Change what is known of it. */
+  set(attributes: FileAttributes, token: CancelToken): Promise<Outcome<void>>
+  /** What is written goes to the server's disk. */
+  sync(token: CancelToken): Promise<Outcome<void>>
+  /** Close it, and give the handle back. */
+  close(): Promise<Outcome<void>>
+}
+
+/** A client that is logged in. */
+export declare class SshClient {
+  /** Start SFTP. */
+  sftp(token: CancelToken): Promise<Outcome<Sftp>>
+  /** Of the server's key: `SHA256:…`. */
+  get fingerprint(): string
+  /** Close every connection, with what is open on it, and give the handle back. */
+  close(): Promise<void>
+  /** Start a program, or the login shell. */
+  spawn(options: SshProgramOptions, token: CancelToken): Promise<Outcome<SshProgram>>
+}
+
+/** A program that was started on a server. */
+export declare class SshProgram {
+  /**
+   * The next output of what is wanted: waits for some, then takes what else is there, up to about `max_bytes`. An empty
+   * list means that all was read.
+   */
+  read(wanted: 'stdout' | 'stderr' | 'all' | 'events', maxBytes: number, token: CancelToken): Promise<Outcome<Array<ExecEvent>>>
+  /** Wait for the program's end. What it has printed may not have been read by then. */
+  wait(token: CancelToken): Promise<Outcome<SshExit>>
+  /** Wait for the end of the program and of all of its output, and take that. */
+  collect(token: CancelToken): Promise<Outcome<SshCollected>>
+  /** Write to the program's stdin; answers when the server has room for it. */
+  write(data: Buffer, token: CancelToken): Promise<Outcome<void>>
+  /** End the program's stdin. Idempotent. */
+  closeStdin(token: CancelToken): Promise<Outcome<void>>
+  /** Send a signal, by its name without `SIG`. The protocol has no answer to that. */
+  signal(name: string, token: CancelToken): Promise<Outcome<void>>
+  /** Tell the program's terminal its size. */
+  resize(rows: number, columns: number, token: CancelToken): Promise<Outcome<void>>
+  /** Kill the program if it still runs, wait a while for the server's word, and give the handle back. */
+  close(): Promise<SshClosed>
 }
 
 /** An SSH server of a sandbox. */
@@ -684,6 +779,12 @@ export type Failure =
   | { _tag: 'MetricsNotReady'; message: string }
   | { _tag: 'TunnelRefused'; message: string; host: string; port: number; errno?: number }
   | { _tag: 'TunnelLost'; message: string; errno?: number }
+  | { _tag: 'SshConnectFailed'; message: string; errno?: number }
+  | { _tag: 'SshHostKeyMismatch'; message: string; expected: Array<string>; actual: string }
+  | { _tag: 'SshLoginRefused'; message: string; user: string }
+  | { _tag: 'SshRequestRefused'; message: string; request: string }
+  | { _tag: 'SshConnectionLost'; message: string }
+  | { _tag: 'SshNoExitStatus'; message: string }
   | { _tag: 'HomePathTooLong'; message: string; path: string; limit: number }
   | { _tag: 'HomeNotWritable'; message: string; path: string; errno?: number }
   | { _tag: 'HomeWithoutXattrs'; message: string; path: string; errno?: number }
@@ -877,6 +978,9 @@ export interface LiveHandles {
   files: number
   tunnels: number
   sshServers: number
+  sshClients: number
+  sshPrograms: number
+  sftps: number
   volumes: number
   agents: number
   agentStreams: number
@@ -1497,6 +1601,72 @@ export interface SnapshotVerification {
   algorithm?: string
   disk?: string
   checkpoint?: string
+}
+
+/** Which server, and who the client is there. */
+export interface SshClientOptions {
+  /** Of TCP, with `port`. */
+  host?: string
+  port?: number
+  /** A Unix socket instead. */
+  path?: string
+  user: string
+  /** One of these three: the private key as text, its file, or the socket of an agent. */
+  key?: string
+  keyPath?: string
+  agent?: string
+  /** Of `key` or `key_path`. */
+  passphrase?: string
+  /** Public keys as OpenSSH writes them, or fingerprints. */
+  hostKeys: Array<string>
+  connectMs: number
+  /** None when absent. */
+  keepaliveMs?: number
+  inactivityMs?: number
+}
+
+/** Whether the server told that a program has ended. */
+export interface SshClosed {
+  confirmed: boolean
+}
+
+/** A program's end and the whole of its output. */
+export interface SshCollected {
+  exit: SshExit
+  stdout: Buffer
+  stderr: Buffer
+}
+
+/** How a program ended: its exit code, or the signal that ended it. */
+export interface SshExit {
+  code?: number
+  /** Without `SIG`, as the protocol has it. */
+  signal?: string
+  coreDumped: boolean
+  /** What the server says of the signal; often nothing. */
+  message: string
+}
+
+/** What to run on a server. */
+export interface SshProgramOptions {
+  /** The user's login shell when absent. */
+  command?: string
+  env?: Record<string, string>
+  pty?: SshPty
+  /** Kill the program after this time. */
+  timeoutMs?: number
+  /** Whether it is written to; an empty input when not. */
+  stdin: boolean
+  /** Collected: more than `limit` bytes of output are a failure. Else it waits at so many that nobody has read. */
+  collected: boolean
+  limit: number
+}
+
+/** The terminal of a program on a server. */
+export interface SshPty {
+  term: string
+  rows: number
+  columns: number
 }
 
 /** What an SSH server is. */
