@@ -1,6 +1,6 @@
 /** An SSH client and Debian's own server, on this machine. There is no VM. */
 import { Backend, type MicrosandboxError } from "@effect-microsandbox/core"
-import { type SshClient } from "@effect-microsandbox/ssh"
+import type { SshClient } from "@effect-microsandbox/ssh"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Inspectable, Option, Redacted, Ref, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
@@ -11,11 +11,13 @@ import { makeKey, run } from "../support/OpenSsh.ts"
 import { idle, layerBackend, processesWith, temporaryDirectory } from "../support/Sandboxes.ts"
 import { sshd } from "../support/Sshd.ts"
 
-/** Nothing but the backend is alive in the engine. */
-const isIdle = Effect.gen(function*() {
+/** Nothing but the backend, and so many clients, is alive in the engine. */
+const isIdleBut = Effect.fn("isIdleBut")(function*(sshClients: number) {
   const { native } = yield* Backend.Backend
-  assert.deepStrictEqual(yield* native.live, idle)
+  assert.deepStrictEqual(yield* native.live, { ...idle, sshClients })
 })
+
+const isIdle = isIdleBut(0)
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, MicrosandboxError.MicrosandboxError, R>) =>
   Effect.map(Effect.flip(effect), ({ reason }) => reason)
@@ -99,12 +101,12 @@ layer(layerBackend, { excludeTestServices: true })("an SSH client", (it) => {
         )
         process.kill(Number(yield* fs.readFileString(`${directory}/pid`)), "SIGKILL")
         assert.strictEqual((yield* reasonOf(Fiber.join(running)))._tag, "SshConnectionLost")
-        for (const late of [client.exec("true"), Effect.scoped(client.spawn("true")), Effect.scoped(client.sftp)]) {
-          assert.strictEqual(
-            (yield* reasonOf(Effect.asVoid(late as typeof late & Effect.Effect<unknown>)))._tag,
-            "SshConnectionLost"
-          )
-        }
+        const late = [
+          Effect.asVoid(client.exec("true")),
+          Effect.scoped(Effect.asVoid(client.spawn("true"))),
+          Effect.scoped(Effect.asVoid(client.sftp))
+        ]
+        for (const call of late) assert.strictEqual((yield* reasonOf(call))._tag, "SshConnectionLost")
       }))
       yield* isIdle
     }))
@@ -208,7 +210,8 @@ layer(layerBackend, { excludeTestServices: true })("an SSH client", (it) => {
         Effect.callback<net.Server>((resume) => {
           const proxy = net.createServer((near) => {
             const far = net.connect(server.port, "127.0.0.1")
-            near.pipe(far).pipe(near)
+            near.pipe(far)
+            far.pipe(near)
             for (const socket of [near, far]) socket.on("error", () => {})
           })
           proxy.listen(path, () => resume(Effect.succeed(proxy)))
@@ -390,10 +393,4 @@ layer(layerBackend, { excludeTestServices: true })("an SSH client", (it) => {
       process.kill(pid, "SIGKILL")
       assert.strictEqual((yield* client.exec("echo fine")).stdout, "fine\n")
     }))
-})
-
-/** Nothing but the backend and so many clients is alive in the engine. */
-const isIdleBut = Effect.fn("isIdleBut")(function*(sshClients: number) {
-  const { native } = yield* Backend.Backend
-  assert.deepStrictEqual(yield* native.live, { ...idle, sshClients })
 })

@@ -261,6 +261,9 @@ export interface SshClient {
    *
    * Fails with `SshNoExitStatus` or `SshConnectionLost` when nobody knows how the program ended, `ExecTimeout`, `OutputOverflow`,
    * and `SshRequestRefused`. Interruption kills the program, and waits for its end for 5 seconds at most.
+   *
+   * A server that passes no signals on, as OpenSSH 9.2 does for root, can only be told that nobody listens any more: there a
+   * program without a terminal lives on until it reads or prints, and a warning in the log says that its end was not told.
    */
   readonly exec: <E = never, R = never>(
     command: string,

@@ -11,9 +11,8 @@ import { path } from "../../conformance/Path.ts"
 import { idle, layerBackend, temporaryDirectory } from "../../support/Sandboxes.ts"
 import { sshd } from "../../support/Sshd.ts"
 
-const layerClient = Layer.effect(
-  SshClient.SshClient,
-  Effect.flatMap(sshd(), (server) => server.connect({ user: os.userInfo().username }))
+const layerClient = Layer.unwrap(
+  Effect.map(sshd(), ({ options }) => SshClient.layer({ ...options, user: os.userInfo().username }))
 ).pipe(
   Layer.provideMerge(layerBackend),
   Layer.orDie
@@ -24,7 +23,7 @@ const layerFiles = Sftp.layer.pipe(Layer.provide(layerClient), Layer.orDie)
 
 layer(layerFiles, { excludeTestServices: true })("the file system of an SFTP server", fileSystem)
 
-layer(layerFiles)(
+layer(layerFiles, { excludeTestServices: true })(
   "the path of an SFTP server",
   (it) => path(it, Effect.sync(() => os.userInfo().homedir))
 )
@@ -94,12 +93,12 @@ layer(layerClient, { excludeTestServices: true })("SFTP", (it) => {
       // What would stop the server.
       const made = yield* (yield* SshClient.SshClient).exec(`mkfifo ${directory}/fifo`)
       assert.isTrue(made.success)
-      for (const blocking of [fs.readFile(`${directory}/fifo`), fs.copyFile(`${directory}/fifo`, `${directory}/x`)]) {
-        assert.strictEqual(
-          yield* errnoOf(Effect.asVoid(blocking as Effect.Effect<unknown, PlatformError.PlatformError>)),
-          "EOPNOTSUPP"
-        )
-      }
+      for (
+        const blocking of [
+          Effect.asVoid(fs.readFile(`${directory}/fifo`)),
+          fs.copyFile(`${directory}/fifo`, `${directory}/x`)
+        ]
+      ) assert.strictEqual(yield* errnoOf(blocking), "EOPNOTSUPP")
       assert.strictEqual((yield* fs.stat(`${directory}/fifo`)).type, "FIFO")
     }))
 

@@ -324,7 +324,7 @@ const release = (handle: Native.Exec, sandbox: string): Effect.Effect<void> =>
       ? Effect.void
       : Effect.logWarning("the guest did not confirm the end of a program", { sandbox }))
 
-type Wanted = Parameters<Native.Exec["read"]>[0]
+export type Wanted = Parameters<Native.Exec["read"]>[0]
 
 export type Readers = <A>(
   wanted: Wanted,
@@ -342,11 +342,11 @@ const concerns = (wanted: Wanted, { _tag }: ExecEvent): boolean =>
  * one event at a time: the rest stays here, for whoever reads next. A batch is kept as it arrives, before any fiber sees it,
  * so that an interruption loses nothing.
  */
-export const makeReaders = Effect.fnUntraced(function*(
+export const makeReaders: (
   native: Native.Native["Service"],
   handle: Pick<Native.Exec, "read">,
   subject: Subject
-): Effect.fn.Return<Readers> {
+) => Effect.Effect<Readers> = Effect.fnUntraced(function*(native, handle, subject) {
   const turns: Record<Wanted, Semaphore.Semaphore> = {
     stdout: yield* Semaphore.make(1),
     stderr: yield* Semaphore.make(1),
