@@ -21,7 +21,9 @@ describe("the options of an SSH server", () => {
       const options of [
         key,
         { authorizedKeysPath: "/keys" },
-        { ...key, host: "::1", port: 0 },
+        { authorizedAgent: true },
+        { authorizedAgent: "/run/agent", loginTimeout: 30_000 },
+        { ...key, host: "::1", port: 0, loginTimeout: Infinity },
         { ...key, path: "/run/s", hostKey: { path: "host" }, sftp: false, user: "me" },
         { ...key, hostKey: Redacted.make("text"), inactivityTimeout: Infinity, maxConnections: 100 }
       ]
@@ -29,7 +31,7 @@ describe("the options of an SSH server", () => {
   })
 
   it("need a key that may log in, and a server listens on one thing", () => {
-    for (const none of [{}, { authorizedKeys: [] }]) {
+    for (const none of [{}, { authorizedKeys: [] }, { authorizedAgent: false }]) {
       const [field, message] = fieldOf(none)
       assert.strictEqual(field, "authorizedKeys")
       assert.include(message, "one public key or more")
@@ -49,7 +51,9 @@ describe("the options of an SSH server", () => {
         ["path", { path: "a\0b" }],
         ["hostKey", { hostKey: "not redacted" }],
         ["authorizedKeys.1", { authorizedKeys: ["one", 2] }],
+        ["authorizedAgent", { authorizedAgent: "" }],
         ["user", { user: "" }],
+        ["loginTimeout", { loginTimeout: 0 }],
         ["inactivityTimeout", { inactivityTimeout: 0 }],
         ["maxConnections", { maxConnections: 101 }],
         ["listen", { listen: true }]

@@ -6,6 +6,7 @@ import { Effect, Exit, Fiber, FileSystem, Layer, Option, Scope, Stream } from "e
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import { createHash } from "node:crypto"
+import { connect } from "node:net"
 import { makeKey, run, served, settings } from "../support/OpenSsh.ts"
 import { idle, layerBackend, rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
 import { typed } from "../support/Typed.ts"
@@ -31,6 +32,19 @@ const appears = Effect.fn("appears")(function*(word: string, wanted: boolean) {
   return exitCode === 0
 })
 
+/** Connects, says nothing, and waits for the other end to close: what it has said. */
+const closed = (port: number) =>
+  Effect.callback<string>((resume) => {
+    let said = ""
+    const socket = connect(port, "127.0.0.1", () => {})
+    socket.on("data", (data) => {
+      said += data.toString("latin1")
+    })
+    socket.on("error", () => {})
+    socket.on("close", () => resume(Effect.succeed(said)))
+    return Effect.sync(() => socket.destroy())
+  })
+
 const sha256 = (data: Uint8Array): string => createHash("sha256").update(data).digest("hex")
 
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SSH server", (it) => {
@@ -46,6 +60,10 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SS
           exitCode: 7
         })
         assert.strictEqual((yield* ssh(["tr a-z A-Z"], Buffer.from("words"))).stdout, "WORDS")
+        // OpenSSH's client has no exit code for a signal; that it was told of one it says only when asked.
+        const killed = yield* ssh(["-v", "kill -9 $$"])
+        assert.strictEqual(killed.exitCode, 255)
+        assert.include(killed.stderr, "rtype exit-signal")
         const all = yield* Effect.forEach(
           Array.from({ length: 20 }, (_, index) => index),
           (index) => ssh([`echo ${index}; exit ${index}`]),
@@ -110,16 +128,62 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SS
       assert.include(down.stdout, "moved")
       assert.strictEqual(sha256(yield* fs.readFile(`${directory}/back`)), sha256(data))
       assert.isFalse(yield* sandbox.fs.exists("/root/moved"))
-      // Runtime 0.7.2 ends SFTP without an exit status: scp says nothing, but takes that for a failure.
-      const scp = (from: string, to: string) => run("scp", [...args, "-P", port, from, to])
+      const scp = (...args_: ReadonlyArray<string>) => run("scp", [...args, "-P", port, ...args_])
+      const succeeds = Effect.fn("succeeds")(function*(what: ReturnType<typeof run>) {
+        const done = yield* what
+        assert.deepStrictEqual([done.exitCode, done.stderr], [0, ""])
+        return done.stdout
+      })
       const small = data.subarray(0, 100_000)
       yield* fs.writeFile(`${directory}/small`, small)
-      const there = yield* scp(`${directory}/small`, "root@127.0.0.1:/root/copy")
-      assert.deepStrictEqual([there.exitCode, there.stderr], [1, ""])
+      yield* succeeds(scp(`${directory}/small`, "root@127.0.0.1:/root/copy"))
       assert.strictEqual(yield* hashOf("/root/copy"), sha256(small))
-      const back = yield* scp("root@127.0.0.1:/root/copy", `${directory}/copy`)
-      assert.deepStrictEqual([back.exitCode, back.stderr], [1, ""])
+      yield* succeeds(scp("root@127.0.0.1:/root/copy", `${directory}/copy`))
       assert.strictEqual(sha256(yield* fs.readFile(`${directory}/copy`)), sha256(small))
+      yield* fs.makeDirectory(`${directory}/tree/below`, { recursive: true })
+      yield* Effect.forEach(
+        Array.from({ length: 40 }, (_, index) => index),
+        (index) => fs.writeFileString(`${directory}/tree/below/${index}`, `${index}`)
+      )
+      yield* succeeds(scp("-rp", `${directory}/tree`, "root@127.0.0.1:/root/tree"))
+      assert.strictEqual((yield* sandbox.fs.readDirectory("/root/tree/below")).length, 40)
+      assert.strictEqual(yield* sandbox.fs.readFileString("/root/tree/below/39"), "39")
+      yield* succeeds(scp("-rp", "root@127.0.0.1:/root/tree", `${directory}/again`))
+      assert.strictEqual(yield* fs.readFileString(`${directory}/again/below/17`), "17")
+      assert.strictEqual((yield* scp("root@127.0.0.1:/root/none", `${directory}/none`)).exitCode, 1)
+      // What OpenSSH asks for by its extensions, and the rename of version 3, which replaces nothing.
+      const space = yield* succeeds(
+        sftp(
+          port,
+          args,
+          `put -fp ${directory}/small /root/new`,
+          "ln /root/new /root/second",
+          "ln -s second /root/link",
+          "rename /root/new /root/copy",
+          "-rename -l /root/link /root/copy",
+          "chmod 600 /root/copy",
+          "mkdir /root/made",
+          "rmdir /root/made",
+          "df /root"
+        ).pipe(Effect.map(({ stderr, ...done }) => {
+          assert.match(stderr.trim(), /^remote rename "\/root\/link" to "\/root\/copy": Failure$/)
+          return { ...done, stderr: "" }
+        }))
+      )
+      assert.match(space, /Avail/)
+      assert.strictEqual(
+        (yield* sandbox.shell("cd /root; stat -c '%h %a' copy; readlink link; ls")).stdout,
+        "2 600\nsecond\ncopy\nlink\nsecond\ntree\n"
+      )
+      // The agent's files are its root's: who is another needs an sftp-server of the guest's.
+      const nobody = yield* run(
+        "sftp",
+        [...args, "-P", port, "-b", "-", "nobody@127.0.0.1"],
+        Buffer.from(`put ${directory}/small /root/nobodys\n`)
+      )
+      assert.strictEqual(nobody.exitCode, 255)
+      assert.include(nobody.stderr, "only for its root")
+      assert.isFalse(yield* sandbox.fs.exists("/root/nobodys"))
       const without = yield* served(sandbox, { sftp: false })
       const refused = yield* sftp(without.port, without.args, `put ${directory}/small /root/data`)
       assert.notStrictEqual(refused.exitCode, 0)
@@ -173,6 +237,15 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SS
       assert.isTrue(yield* appears("8764", false))
       const late = yield* run("ssh", [...args, "-p", port, "root@127.0.0.1", "true"])
       assert.include(late.stderr, "Connection refused")
+    }))
+
+  it.effect("closes the connection of a client that does not log in, and of no other", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const { port, ssh } = yield* served(sandbox, { loginTimeout: "2 seconds", maxConnections: 2 })
+      const silent = yield* Effect.forkScoped(closed(Number(port)))
+      assert.strictEqual((yield* ssh(["sleep 4; echo still here"])).stdout, "still here\n")
+      assert.match(yield* Fiber.join(silent), /^SSH-2\.0-/)
     }))
 
   it.effect("listens on a Unix socket, with a key that stays, to as many as it may", () =>

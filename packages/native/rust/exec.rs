@@ -285,7 +285,7 @@ fn policy(output: &OutputPolicy) -> Policy {
 }
 
 /// What the engine would ask for: the sandbox's own settings, under those of this program.
-fn request(sandbox: &EngineSandbox, options: ExecOptions) -> MicrosandboxResult<ExecRequest> {
+pub(crate) fn request(sandbox: &EngineSandbox, options: ExecOptions) -> MicrosandboxResult<ExecRequest> {
     let spec = &sandbox.config().spec;
     let (cmd, args) = if let Some(command) = options.command {
         (command, options.args)

@@ -162,7 +162,7 @@ impl From<How> for FsOpenOptions {
 }
 
 /// The agent opens a directory as a file, and then never answers a read of it.
-fn refuse_directory(path: &str, info: Option<&FsEntryInfo>) -> Result<(), Failure> {
+pub(crate) fn refuse_directory(path: &str, info: Option<&FsEntryInfo>) -> Result<(), Failure> {
     match info {
         Some(info) if info.kind == "dir" => Err(Failure::file_errno(path, IS_DIRECTORY, "it is a directory")),
         _ => Ok(()),
@@ -185,9 +185,9 @@ pub(crate) fn parent(path: &str) -> Option<&str> {
 
 /// The files of one sandbox: the kept connection to its guest, and what it takes to make one.
 #[derive(Clone, Copy)]
-struct Files<'a> {
-    guest: &'a Guest,
-    sandbox: &'a EngineSandbox,
+pub(crate) struct Files<'a> {
+    pub(crate) guest: &'a Guest,
+    pub(crate) sandbox: &'a EngineSandbox,
 }
 
 impl<'a> Files<'a> {
@@ -195,22 +195,22 @@ impl<'a> Files<'a> {
         Self { guest: &value.guest, sandbox: &value.sandbox }
     }
 
-    async fn ask(self, path: &str, op: FsOp) -> Result<Option<FsResponseData>, Failure> {
+    pub(crate) async fn ask(self, path: &str, op: FsOp) -> Result<Option<FsResponseData>, Failure> {
         self.guest.request(self.sandbox, path, &op).await
     }
 
-    async fn stat(self, path: &str, follow: bool) -> Result<FsEntryInfo, Failure> {
+    pub(crate) async fn stat(self, path: &str, follow: bool) -> Result<FsEntryInfo, Failure> {
         self.guest.stat(self.sandbox, path, follow).await
     }
 
-    async fn path(self, path: &str, op: FsOp) -> Result<String, Failure> {
+    pub(crate) async fn path(self, path: &str, op: FsOp) -> Result<String, Failure> {
         match self.ask(path, op).await? {
             Some(FsResponseData::Path(path)) => Ok(path),
             _ => Err(Failure::Protocol { message: "the guest's agent answered without a path".into() }),
         }
     }
 
-    async fn canonical(self, path: &str) -> Result<String, Failure> {
+    pub(crate) async fn canonical(self, path: &str) -> Result<String, Failure> {
         self.path(path, FsOp::RealPath { path: path.to_owned() }).await
     }
 
@@ -222,7 +222,7 @@ impl<'a> Files<'a> {
     }
 
     /// The agent opens a file while everything else waits: one that waits for somebody, as a FIFO does, would stop it all.
-    async fn refuse_blocking(self, path: &str, info: &FsEntryInfo) -> Result<(), Failure> {
+    pub(crate) async fn refuse_blocking(self, path: &str, info: &FsEntryInfo) -> Result<(), Failure> {
         let blocks = match info.mode & TYPE_MASK {
             FIFO => true,
             CHARACTER_DEVICE => !PROMPT_DEVICES.contains(&self.canonical(path).await?.as_str()),
@@ -236,9 +236,17 @@ impl<'a> Files<'a> {
     }
 
     async fn open(self, path: &str, options: &OpenOptions) -> Result<(OpenFile, Option<FsEntryInfo>), Failure> {
-        let flags = FsOpenOptions::from(options.how()?);
-        let info = match self.stat(path, !options.no_follow).await {
-            Ok(info) if options.no_follow && info.kind == "symlink" => {
+        self.open_as(path, &FsOpenOptions::from(options.how()?), options.no_follow).await
+    }
+
+    pub(crate) async fn open_as(
+        self,
+        path: &str,
+        flags: &FsOpenOptions,
+        no_follow: bool,
+    ) -> Result<(OpenFile, Option<FsEntryInfo>), Failure> {
+        let info = match self.stat(path, !no_follow).await {
+            Ok(info) if no_follow && info.kind == "symlink" => {
                 return Err(Failure::file_errno(path, LOOP, "open: it is a symbolic link"));
             }
             Ok(info) => Some(info),
@@ -249,7 +257,7 @@ impl<'a> Files<'a> {
         if let Some(info) = &info {
             self.refuse_blocking(path, info).await?;
         }
-        Ok((self.guest.open(self.sandbox, path, &flags).await?, info))
+        Ok((self.guest.open(self.sandbox, path, flags).await?, info))
     }
 
     async fn read(self, path: &str, limit: u64) -> Result<Vec<u8>, Failure> {
@@ -307,7 +315,7 @@ impl<'a> Files<'a> {
     }
 
     /// The agent makes all directories that are missing, and has nothing against one that is there.
-    async fn make_directory(self, path: &str, recursive: bool, mode: Option<u32>) -> Result<(), Failure> {
+    pub(crate) async fn make_directory(self, path: &str, recursive: bool, mode: Option<u32>) -> Result<(), Failure> {
         // The agent gives it the whole mode, and only what it opens itself its umask.
         let mode = mode.map(|mode| mode & !UMASK);
         match self.stat(path, recursive).await {

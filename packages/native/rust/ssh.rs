@@ -1,9 +1,6 @@
 //! A sandbox that SSH clients log in to, by a TCP port or a Unix socket of the host.
 //!
-//! The engine speaks SSH, on any stream; here are the listener, the limits, and the end. The engine leaves the programs of a
-//! connection behind when its client is gone without a word: they would run on in the guest, each with an agent connection, of
-//! which a sandbox has 128. So each connection has a small runtime of its own, and all that the engine began for it ends with
-//! that: the agent connections are closed, and a guest kills the programs of an agent connection that is gone.
+//! Here are the listener, the keys, the limits, and the end. What a client says and gets is `ssh_session`.
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -13,17 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microsandbox::sandbox::Sandbox as EngineSandbox;
-use microsandbox::sandbox::ssh::SshServer as EngineServer;
 use napi_derive::napi;
 use parking_lot::Mutex;
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key, load_secret_key};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use russh::server::Config;
+use russh::{MethodKind, MethodSet};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cancel::CancelToken;
 use crate::engine::{EngineState, Kind, Live};
@@ -31,6 +30,8 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::sandbox::Sandbox;
 use crate::slot::{InEngine, Slot};
+use crate::ssh_channel::WINDOW;
+use crate::ssh_session::{Service, serve};
 
 /// After this long, a new connection is tried for again when the system had none to give.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -39,8 +40,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// since a session of russh that writes does not read. It is memory only as far as it is used.
 const PIPE: usize = 64 << 20;
 
-/// How long what a connection had begun on threads of its own may take to end.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long a client waits for the refusal of a key, whatever was wrong with it.
+const REJECTION: Duration = Duration::from_millis(300);
+
+/// How long an SSH agent may take to say which keys it has.
+const AGENT: Duration = Duration::from_secs(10);
+
+/// The most that a client sends in one packet.
+const PACKET: u32 = 32 << 10;
+
+/// When neither its maker nor the configuration says how long a connection may be silent.
+const INACTIVITY: Duration = Duration::from_secs(600);
 
 /// What an SSH server is.
 #[napi(object, object_to_js = false)]
@@ -57,11 +67,15 @@ pub struct SshServerOptions {
     /// Lines of OpenSSH's.
     pub authorized_keys: Vec<String>,
     pub authorized_keys_path: Option<String>,
+    /// The socket of an SSH agent, whose keys may log in too.
+    pub authorized_agent: Option<String>,
     /// Who a client becomes, whatever it calls itself.
     pub user: Option<String>,
     pub sftp: bool,
-    /// 0 is no limit; the engine has a default.
+    /// 0 is no limit; the backend's configuration has a default.
     pub inactivity_ms: Option<f64>,
+    /// How long a client may take to log in; 0 is no limit.
+    pub login_ms: f64,
     pub max_connections: u32,
 }
 
@@ -120,11 +134,59 @@ struct SocketFile {
     identity: (u64, u64),
 }
 
-/// A connection on its way to the runtime that it is served on.
 enum Accepted {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-    Here(DuplexStream),
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// How a sandbox is served.
+struct Serving {
+    host_key: PrivateKey,
+    authorized: Vec<PublicKey>,
+    /// Who a client becomes; whom it calls itself when absent.
+    user: Option<String>,
+    sftp: bool,
+    /// For how long a connection may be silent.
+    inactivity: Option<Duration>,
+    /// How long a client may take to log in.
+    login: Option<Duration>,
+}
+
+impl Serving {
+    /// What [`serve`] takes, for one client or many.
+    fn service(self, sandbox: &EngineSandbox, engine: &Arc<EngineState>) -> Arc<Service> {
+        let config = Config {
+            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+            auth_rejection_time: REJECTION,
+            auth_rejection_time_initial: Some(Duration::ZERO),
+            keys: vec![self.host_key],
+            inactivity_timeout: self.inactivity,
+            window_size: WINDOW,
+            maximum_packet_size: PACKET,
+            ..Config::default()
+        };
+        Arc::new(Service {
+            sandbox: sandbox.clone(),
+            engine: engine.clone(),
+            config: Arc::new(config),
+            authorized: self.authorized,
+            user: self.user,
+            sftp: self.sftp,
+            login: self.login,
+        })
+    }
+}
+
+/// Milliseconds of an option, of which 0 is no limit.
+fn limit(millis: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(millis / 1000.0).ok().filter(|limit| !limit.is_zero())
+}
+
+/// For how long a connection may be silent when its server does not say.
+fn inactivity(sandbox: &EngineSandbox) -> Option<Duration> {
+    let backend = sandbox.backend();
+    let configured = backend.as_local().map(|local| Duration::from_secs(local.config().ssh.inactivity_timeout_secs));
+    Some(configured.unwrap_or(INACTIVITY)).filter(|limit| !limit.is_zero())
 }
 
 pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Failure {
@@ -132,65 +194,74 @@ pub(crate) fn invalid(field: &str, why: impl std::fmt::Display) -> Failure {
 }
 
 async fn open(sandbox: &EngineSandbox, options: SshServerOptions, live: Live) -> Result<SshServer, Failure> {
-    let authorized = authorized_keys(&options.authorized_keys, options.authorized_keys_path.as_deref())?;
+    let authorized = authorized(&options).await?;
     let key = host_key(options.host_key.as_deref(), options.host_key_path.as_deref())?;
     let unreadable = |error| Failure::Custom { message: format!("the host key cannot be written as text: {error}") };
     let public = key.public_key();
     let fingerprint = public.fingerprint(HashAlg::Sha256).to_string();
     let host_key = public.to_openssh().map_err(unreadable)?;
-    let server = sandbox
-        .ssh()
-        .server_with(|engine| {
-            let mut engine = engine.host_key(key).sftp(options.sftp);
-            for key in authorized {
-                engine = engine.authorized_key(key);
-            }
-            if let Some(user) = options.user {
-                engine = engine.user(user);
-            }
-            match options.inactivity_ms {
-                Some(limit) => {
-                    engine.inactivity_timeout(Duration::try_from_secs_f64(limit / 1000.0).unwrap_or_default())
-                }
-                None => engine,
-            }
-        })
-        .await?;
+    let serving = Serving {
+        host_key: key,
+        authorized,
+        user: options.user,
+        sftp: options.sftp,
+        inactivity: options.inactivity_ms.map_or_else(|| inactivity(sandbox), limit),
+        login: limit(options.login_ms),
+    };
+    let service = serving.service(sandbox, live.engine());
     let (listener, place) = match options.path {
         Some(path) => listen_at(path)?,
         None => listen_on(options.host.unwrap_or_else(|| "127.0.0.1".into()), options.port.unwrap_or(0)).await?,
     };
     let closing = CancellationToken::new();
     let closed = closing.clone().drop_guard();
-    let accepting = tokio::spawn(accept(listener, server, options.max_connections as usize, closing.clone()));
+    let accepting = tokio::spawn(accept(listener, service, options.max_connections as usize, closing.clone()));
     let value = ServerValue { closing, _closed: closed, accepting: Mutex::new(Some(accepting)), live };
     Ok(SshServer { slot: Slot::new("SSH server", value), place, host_key, fingerprint })
 }
 
 /// Serve one client of this process, who has the one authorized key, until its stream is dropped. When the tracker is empty,
 /// all that was begun for it has ended.
-pub(crate) async fn serve_on(
+pub(crate) fn serve_here(
     sandbox: &EngineSandbox,
+    engine: &Arc<EngineState>,
     host_key: PrivateKey,
-    authorized: String,
+    authorized: PublicKey,
     user: String,
-) -> Result<(DuplexStream, TaskTracker), Failure> {
-    let server = sandbox
-        .ssh()
-        .server_with(|engine| {
-            engine.host_key(host_key).authorized_key(authorized).user(user).sftp(true).disable_inactivity_timeout()
-        })
-        .await?;
+) -> (DuplexStream, TaskTracker) {
+    let authorized = vec![authorized];
+    let serving = Serving { host_key, authorized, user: Some(user), sftp: true, inactivity: None, login: None };
+    let service = serving.service(sandbox, engine);
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let served = TaskTracker::new();
-    let connection = Connection { _place: None, _counted: served.token() };
+    served.spawn(async move { serve(service, theirs, &CancellationToken::new()).await });
     served.close();
-    connection.begin(Accepted::Here(theirs), server, CancellationToken::new());
-    Ok((ours, served))
+    (ours, served)
 }
 
 /// The keys that may log in.
-fn authorized_keys(lines: &[String], path: Option<&str>) -> Result<Vec<String>, Failure> {
+async fn authorized(options: &SshServerOptions) -> Result<Vec<PublicKey>, Failure> {
+    let mut keys = authorized_keys(&options.authorized_keys, options.authorized_keys_path.as_deref())?;
+    if let Some(socket) = &options.authorized_agent {
+        keys.extend(agent_keys(socket).await?);
+    }
+    if keys.is_empty() {
+        let field = if options.authorized_agent.is_some() {
+            "authorizedAgent"
+        } else if options.authorized_keys_path.is_some() {
+            "authorizedKeysPath"
+        } else {
+            "authorizedKeys"
+        };
+        return Err(invalid(
+            field,
+            "nobody could log in: give one public key or more, such as the text of id_ed25519.pub",
+        ));
+    }
+    Ok(keys)
+}
+
+fn authorized_keys(lines: &[String], path: Option<&str>) -> Result<Vec<PublicKey>, Failure> {
     let mut keys = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         keys.push(authorized_key(line).map_err(|why| invalid(&format!("authorizedKeys.{index}"), why))?);
@@ -204,26 +275,41 @@ fn authorized_keys(lines: &[String], path: Option<&str>) -> Result<Vec<String>, 
             }
         }
     }
-    if keys.is_empty() {
-        let field = if path.is_some() { "authorizedKeysPath" } else { "authorizedKeys" };
-        return Err(invalid(
-            field,
-            "nobody could log in: give one public key or more, such as the text of id_ed25519.pub",
-        ));
-    }
     Ok(keys)
 }
 
-/// A line may have no options before its key: the engine would not heed what they forbid.
-fn authorized_key(line: &str) -> Result<String, String> {
+/// A line may have no options before its key: nobody would heed what they forbid.
+fn authorized_key(line: &str) -> Result<PublicKey, String> {
     let wrong = |why: String| {
         format!("must be a public key as OpenSSH writes it, such as \"ssh-ed25519 AAAA… name\", without options: {why}")
     };
     let key = PublicKey::from_openssh(line.trim()).map_err(|error| wrong(error.to_string()))?;
-    if !matches!(key.algorithm(), Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. }) {
+    if !is_served(&key) {
         return Err(wrong(format!("{} is not served", key.algorithm())));
     }
-    Ok(line.trim().to_owned())
+    Ok(key)
+}
+
+fn is_served(key: &PublicKey) -> bool {
+    matches!(key.algorithm(), Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. })
+}
+
+/// The public keys that an SSH agent holds now. Others of its identities, such as certificates, are left out.
+async fn agent_keys(socket: &str) -> Result<Vec<PublicKey>, Failure> {
+    let failed = |error: io::Error| Failure::host_io("ask the SSH agent at", Path::new(socket), &error);
+    let asking = async {
+        let mut agent = AgentClient::connect(UnixStream::connect(socket).await?);
+        agent.request_identities().await.map_err(io::Error::other)
+    };
+    let late = || io::Error::new(ErrorKind::TimedOut, "it did not answer");
+    let identities = tokio::time::timeout(AGENT, asking).await.map_err(|_| failed(late()))?.map_err(failed)?;
+    Ok(identities
+        .into_iter()
+        .filter_map(|identity| match identity {
+            AgentIdentity::PublicKey { key, .. } => Some(key).filter(is_served),
+            AgentIdentity::Certificate { .. } => None,
+        })
+        .collect())
 }
 
 fn host_key(text: Option<&str>, path: Option<&str>) -> Result<PrivateKey, Failure> {
@@ -327,15 +413,15 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream.into_std()?))
+                Ok(Accepted::Tcp(stream))
             }
-            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
     }
 }
 
 /// Take connections until the server closes, and then wait for the last one's end.
-async fn accept(listener: Listener, server: EngineServer, limit: usize, closing: CancellationToken) {
+async fn accept(listener: Listener, service: Arc<Service>, limit: usize, closing: CancellationToken) {
     let places = Arc::new(Semaphore::new(limit));
     let connections = TaskTracker::new();
     loop {
@@ -348,8 +434,14 @@ async fn accept(listener: Listener, server: EngineServer, limit: usize, closing:
             Ok(stream) => {
                 // One too many is closed at once: a client that waits does not know what for.
                 if let Ok(place) = places.clone().try_acquire_owned() {
-                    let connection = Connection { _place: Some(place), _counted: connections.token() };
-                    connection.begin(stream, server.clone(), closing.clone());
+                    let (service, closing) = (service.clone(), closing.clone());
+                    connections.spawn(async move {
+                        match stream {
+                            Accepted::Tcp(stream) => serve(service, stream, &closing).await,
+                            Accepted::Unix(stream) => serve(service, stream, &closing).await,
+                        }
+                        drop(place);
+                    });
                 }
             }
             // That connection's own fault, or the lack of a descriptor for it.
@@ -359,50 +451,6 @@ async fn accept(listener: Listener, server: EngineServer, limit: usize, closing:
     drop(listener);
     connections.close();
     connections.wait().await;
-}
-
-/// What a connection takes up, until its thread has ended.
-struct Connection {
-    /// One that a server has listened for.
-    _place: Option<OwnedSemaphorePermit>,
-    _counted: TaskTrackerToken,
-}
-
-impl Connection {
-    /// Serve it on a thread of its own. When there is none to be had, it is closed.
-    fn begin(self, stream: Accepted, server: EngineServer, closing: CancellationToken) {
-        let _ = std::thread::Builder::new().name("microsandbox-ssh".into()).spawn(move || {
-            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                runtime.block_on(async move {
-                    tokio::select! {
-                        biased;
-                        () = closing.cancelled() => {}
-                        () = serve(stream, &server) => {}
-                    }
-                });
-                runtime.shutdown_timeout(LEAVE);
-            }
-            drop(self);
-        });
-    }
-}
-
-async fn serve(stream: Accepted, server: &EngineServer) {
-    match stream {
-        Accepted::Tcp(stream) => speak(TcpStream::from_std(stream), server).await,
-        Accepted::Unix(stream) => speak(UnixStream::from_std(stream), server).await,
-        Accepted::Here(stream) => speak(Ok(stream), server).await,
-    }
-}
-
-/// How a connection ended is its client's to know.
-async fn speak<S>(stream: io::Result<S>, server: &EngineServer)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if let Ok(stream) = stream {
-        let _ = server.serve(stream).await;
-    }
 }
 
 #[napi]
@@ -476,6 +524,16 @@ mod tests {
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
 
+    fn key() -> PublicKey {
+        let Ok(key) = PublicKey::from_openssh(KEY) else { panic!("no key") };
+        key
+    }
+
+    /// Which of the keys, without their comments, is that one.
+    fn known(keys: Result<Vec<PublicKey>, Failure>) -> Option<Vec<bool>> {
+        Some(keys.ok()?.iter().map(|known| known.key_data() == key().key_data()).collect())
+    }
+
     fn field(failure: Failure) -> Option<String> {
         match failure {
             Failure::InvalidConfig { field, .. } => field,
@@ -486,26 +544,83 @@ mod tests {
     #[test]
     fn a_key_is_taken_with_its_comment_and_never_with_options() {
         let lines = |line: &str| authorized_keys(&[line.to_owned()], None);
-        assert_eq!(lines(&format!(" {KEY} me@here ")).ok(), Some(vec![format!("{KEY} me@here")]));
+        assert_eq!(known(lines(&format!(" {KEY} me@here "))), Some(vec![true]));
         for wrong in [format!("restrict,command=\"/bin/true\" {KEY}"), "ssh-ed25519".into(), "nonsense".into()] {
             assert_eq!(lines(&wrong).err().and_then(field).as_deref(), Some("authorizedKeys.0"), "{wrong}");
         }
-        assert_eq!(authorized_keys(&[], None).err().and_then(field).as_deref(), Some("authorizedKeys"));
     }
 
     #[test]
-    fn a_file_of_keys_may_have_comments_and_must_have_a_key() {
+    fn a_file_of_keys_may_have_comments() {
         let Ok(file) = tempfile::NamedTempFile::new() else { panic!("no file") };
         let path = file.path().display().to_string();
         let keys = |text: &str| {
             assert!(std::fs::write(file.path(), text).is_ok());
             authorized_keys(&[], Some(&path))
         };
-        assert_eq!(keys(&format!("# mine\n\n{KEY} me\n")).ok(), Some(vec![format!("{KEY} me")]));
-        for wrong in ["# none\n", "nonsense\n"] {
-            assert_eq!(keys(wrong).err().and_then(field).as_deref(), Some("authorizedKeysPath"), "{wrong:?}");
-        }
+        assert_eq!(known(keys(&format!("# mine\n\n{KEY} me\n"))), Some(vec![true]));
+        assert_eq!(known(keys("# none\n")), Some(Vec::new()));
+        assert_eq!(keys("nonsense\n").err().and_then(field).as_deref(), Some("authorizedKeysPath"));
         assert!(matches!(authorized_keys(&[], Some("/no/such/file")), Err(Failure::HostIo { .. })));
+    }
+
+    fn options(authorized_keys: &[&str], authorized_agent: Option<String>) -> SshServerOptions {
+        SshServerOptions {
+            host: None,
+            port: None,
+            path: None,
+            host_key: None,
+            host_key_path: None,
+            authorized_keys: authorized_keys.iter().map(|&key| key.to_owned()).collect(),
+            authorized_keys_path: None,
+            authorized_agent,
+            user: None,
+            sftp: true,
+            inactivity_ms: None,
+            login_ms: 0.0,
+            max_connections: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_keys_that_an_agent_holds_may_log_in() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let Ok(directory) = tempfile::tempdir() else { panic!("no directory") };
+        let path = directory.path().join("agent");
+        let socket = path.display().to_string();
+        let Ok(listener) = UnixListener::bind(&path) else { panic!("no socket") };
+        // Two agents: of one key, and of none.
+        let blob = key().to_bytes().unwrap_or_default();
+        let serving = tokio::spawn(async move {
+            for keys in [vec![blob], Vec::new()] {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                let mut request = [0; 5];
+                let _ = stream.read_exact(&mut request).await;
+                let number = |number: usize| u32::try_from(number).unwrap_or_default().to_be_bytes();
+                let mut answer = vec![12];
+                answer.extend(number(keys.len()));
+                for key in keys {
+                    answer.extend(number(key.len()));
+                    answer.extend(key);
+                    answer.extend(number(2));
+                    answer.extend(b"me");
+                }
+                let _ = stream.write_all(&number(answer.len())).await;
+                let _ = stream.write_all(&answer).await;
+            }
+        });
+        assert_eq!(known(authorized(&options(&[], Some(socket.clone()))).await), Some(vec![true]));
+        let none = authorized(&options(&[], Some(socket.clone()))).await;
+        assert_eq!(none.err().and_then(field).as_deref(), Some("authorizedAgent"));
+        assert!(serving.await.is_ok());
+        assert!(matches!(authorized(&options(&[], Some(socket))).await, Err(Failure::HostIo { .. })));
+        assert_eq!(authorized(&options(&[], None)).await.err().and_then(field).as_deref(), Some("authorizedKeys"));
+        assert_eq!(known(authorized(&options(&[KEY], None)).await), Some(vec![true]));
+    }
+
+    #[test]
+    fn no_limit_is_0() {
+        assert_eq!((limit(0.0), limit(1500.0), limit(f64::NAN)), (None, Some(Duration::from_millis(1500)), None));
     }
 
     #[test]

@@ -8,9 +8,7 @@
 
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use microsandbox::sandbox::Sandbox as EngineSandbox;
@@ -24,19 +22,20 @@ use russh::keys::{
     Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key,
 };
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::cancel::CancelToken;
+use crate::cut::Cut;
 use crate::engine::{Engine, EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::sandbox::Sandbox;
 use crate::slot::{InEngine, Slot};
-use crate::ssh::{generated, invalid, serve_on};
+use crate::ssh::{generated, invalid, serve_here};
 
 /// How many connections of one client log in at once: an OpenSSH server drops some of more than 10.
 const DIALS: usize = 4;
@@ -104,7 +103,7 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let live = value.live.engine().count(Kind::SshClient);
-                let way = Way::Sandbox(Box::new(Near::of(&value.sandbox, user)?));
+                let way = Way::Sandbox(Box::new(Near::of(&value.sandbox, value.live.engine(), user)?));
                 Box::pin(cancel.guard(SshClient::open(way, live))).await
             })
             .await)
@@ -240,6 +239,7 @@ enum Identity {
 /// A sandbox of this process, and the two keys of its connections.
 struct Near {
     sandbox: EngineSandbox,
+    engine: Arc<EngineState>,
     user: String,
     key: Arc<PrivateKey>,
     host_key: PrivateKey,
@@ -376,12 +376,13 @@ fn private_key(text: Option<&str>, path: Option<&str>, passphrase: Option<&str>)
 }
 
 impl Near {
-    fn of(sandbox: &EngineSandbox, user: Option<String>) -> Result<Self, Failure> {
+    fn of(sandbox: &EngineSandbox, engine: &Arc<EngineState>, user: Option<String>) -> Result<Self, Failure> {
         let host_key = generated()?;
         let pins: Arc<[Pinned]> = Arc::new([Pinned::Key(Box::new(host_key.public_key().clone()))]);
         let user = user.or_else(|| sandbox.config().spec.runtime.user.clone()).unwrap_or_else(|| "root".into());
         let config = config(&pins, None, None);
-        Ok(Self { sandbox: sandbox.clone(), user, key: Arc::new(generated()?), host_key, pins, config })
+        let (sandbox, engine) = (sandbox.clone(), engine.clone());
+        Ok(Self { sandbox, engine, user, key: Arc::new(generated()?), host_key, pins, config })
     }
 }
 
@@ -407,13 +408,8 @@ impl Way {
                 Connection::open(stream, config, pins, &remote.user, &remote.identity, None).await
             }
             Self::Sandbox(near) => {
-                let authorized = near
-                    .key
-                    .public_key()
-                    .to_openssh()
-                    .map_err(|error| Failure::Custom { message: error.to_string() })?;
-                let user = near.user.clone();
-                let (stream, served) = serve_on(&near.sandbox, near.host_key.clone(), authorized, user).await?;
+                let (authorized, user) = (near.key.public_key().clone(), near.user.clone());
+                let (stream, served) = serve_here(&near.sandbox, &near.engine, near.host_key.clone(), authorized, user);
                 let identity = Identity::Key(near.key.clone());
                 let (config, pins) = (near.config.clone(), near.pins.clone());
                 Connection::open(Box::new(stream), config, pins, &near.user, &identity, Some(served)).await
@@ -442,48 +438,6 @@ impl Place {
             }
             Self::Unix { path } => Ok(Box::new(UnixStream::connect(path).await.map_err(|error| failed(path, &error))?)),
         }
-    }
-}
-
-/// A stream that can be cut: the task that speaks on it has no other end that does not depend on the server.
-struct Cut {
-    stream: Box<dyn Wire>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl Cut {
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.cut.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Cut {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_cut(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Cut {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_cut(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_cut(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -550,7 +504,7 @@ impl Connection {
         served: Option<TaskTracker>,
     ) -> Result<Self, Failure> {
         let token = CancellationToken::new();
-        let stream = Cut { stream, cut: Box::pin(token.clone().cancelled_owned()) };
+        let stream = Cut::new(stream, &token);
         // From here on: when this is dropped, so is the connection.
         let cut = token.drop_guard();
         let over = CancellationToken::new();

@@ -57,7 +57,8 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let live = value.live.engine().count(Kind::Tunnel);
-                Box::pin(cancel.guard(open(&value.sandbox, host, port, live))).await
+                let opened = Box::pin(cancel.guard(connect_to(&value.sandbox, host, port, live))).await?;
+                Ok::<_, Stop>(Tunnel { slot: Slot::new("tunnel", opened) })
             })
             .await)
     }
@@ -69,7 +70,7 @@ pub struct Tunnel {
     slot: Slot<TunnelValue>,
 }
 
-struct TunnelValue {
+pub(crate) struct TunnelValue {
     flow: Arc<Flow>,
     writes: mpsc::Sender<Write>,
     grants: mpsc::UnboundedSender<BulkCredit>,
@@ -137,7 +138,13 @@ enum Write {
     Finish(oneshot::Sender<()>),
 }
 
-async fn open(sandbox: &EngineSandbox, host: String, port: u16, live: Live) -> Result<Tunnel, Failure> {
+/// Connect to a port of the guest's.
+pub(crate) async fn connect_to(
+    sandbox: &EngineSandbox,
+    host: String,
+    port: u16,
+    live: Live,
+) -> Result<TunnelValue, Failure> {
     let client = connect(sandbox).await?;
     // A guest that is too old for credit would need the engine's older frames, in which a reader that sleeps for
     // 5 seconds is cut off: refused, since runtime 0.7.2 is the only one that is launched.
@@ -158,8 +165,7 @@ async fn open(sandbox: &EngineSandbox, host: String, port: u16, live: Live) -> R
     let flow =
         flow.await.map_err(|_| Failure::tunnel_lost("the connection to the guest ended before it answered"))??;
     let (reading, sending) = (tokio::sync::Mutex::default(), Mutex::new(Some(sending)));
-    let value = TunnelValue { flow, writes, grants, reading, closing, _closed: closed, sending, live };
-    Ok(Tunnel { slot: Slot::new("tunnel", value) })
+    Ok(TunnelValue { flow, writes, grants, reading, closing, _closed: closed, sending, live })
 }
 
 /// A tunnel from its request to its end.
@@ -499,7 +505,8 @@ impl Flow {
 }
 
 impl TunnelValue {
-    async fn read(&self) -> Result<Vec<u8>, Failure> {
+    /// The next bytes; empty at the end of what the guest's end sends.
+    pub(crate) async fn read(&self) -> Result<Vec<u8>, Failure> {
         let _one = self.reading.lock().await;
         loop {
             // Taken and answered in one step: a read that is cancelled while it waits has taken nothing.
@@ -520,12 +527,27 @@ impl TunnelValue {
         written.await.map_err(|_| self.flow.unwritable())
     }
 
+    /// Write bytes; answers when the guest's end has given credit for all of them.
+    pub(crate) async fn write(&self, data: Bytes) -> Result<(), Failure> {
+        self.ask(|done| Write::Data(data, done)).await
+    }
+
+    /// End what this end sends.
+    pub(crate) async fn finish(&self) -> Result<(), Failure> {
+        self.ask(Write::Finish).await
+    }
+
+    /// Wait until nothing can be written any more. What has come may still be read.
+    pub(crate) async fn ended(&self) {
+        self.flow.ended.cancelled().await;
+    }
+
     /// End the tunnel. To lose nothing that was written, the guest's agent must still be there when it writes it: an agent
     /// connection that ends takes the tunnel with it at once.
-    async fn close(&self, linger: bool) {
+    pub(crate) async fn close(&self, linger: bool) {
         if linger {
             let closed = async {
-                if self.ask(Write::Finish).await.is_ok() {
+                if self.finish().await.is_ok() {
                     self.flow.ended.cancelled().await;
                 }
             };
@@ -575,7 +597,7 @@ impl Tunnel {
                     return Ok(());
                 }
                 let data = Bytes::from_owner(data);
-                cancel.guard(value.until_closed(value.ask(|done| Write::Data(data, done)))).await
+                cancel.guard(value.until_closed(value.write(data))).await
             })
             .await)
     }
@@ -585,7 +607,7 @@ impl Tunnel {
     pub async fn finish(&self, token: &CancelToken) -> napi::Result<Outcome<()>> {
         Ok(self
             .slot
-            .run(token, |value, cancel| async move { cancel.guard(value.until_closed(value.ask(Write::Finish))).await })
+            .run(token, |value, cancel| async move { cancel.guard(value.until_closed(value.finish())).await })
             .await)
     }
 

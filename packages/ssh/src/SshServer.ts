@@ -8,12 +8,20 @@
  *
  * Clients log in with a key, and with nothing else. They run commands and shells, at a terminal or not, forward local ports
  * to the guest (`ssh -L`), and have its files over SFTP. There is no agent forwarding and no forwarding of the guest's ports
- * (`ssh -R`).
+ * (`ssh -R`). SFTP is version 3 with OpenSSH's extensions `posix-rename`, `hardlink`, `fsync`, `statvfs`, `lsetstat` and
+ * `limits`; hard links, `fsync` and `statvfs` need the programs `ln`, `sync` and `stat` in the guest.
+ *
+ * A client that takes nothing holds back what it has started, and nothing else: a program that prints is stopped at 1 MiB that
+ * its client has not taken.
  *
  * **Gotchas**
  *
- * `scp` transfers whole files and then exits with 1, without a word: runtime 0.7.2 ends SFTP without an exit status. `sftp`
- * does not mind.
+ * The guest's agent has files as root only. So SFTP, and with it `scp`, is served to who becomes `root`; anybody else has it
+ * by an `sftp-server` of OpenSSH in the guest, which runs as that user, and without one has none. The agent does not say which
+ * signal has ended a program: a client is told the last signal that it has sent itself, or else that it is unknown.
+ *
+ * A program that reads no input is sent it all the same: of more than 32 MiB that wait for it the program is ended. A job of an
+ * interactive shell does not stop with the shell: when 32 MiB of its output wait for its client, the shell is ended.
  *
  * @stability unstable
  * @since 0.1.0
@@ -60,9 +68,18 @@ export interface Options {
   readonly authorizedKeys?: ReadonlyArray<string> | undefined
   /** A file with such lines, as `authorized_keys`. It is read once, when the server is made. */
   readonly authorizedKeysPath?: string | undefined
-  /** The guest's user that runs all commands; SFTP is root's whoever it is. Default: whom the client logs in as (`ssh root@…`), with any authorized key. */
+  /**
+   * The keys of an SSH agent of this machine may log in too: `true` for the agent that `SSH_AUTH_SOCK` names, or the path of
+   * an agent's socket. It is asked once, when the server is made, for its public keys; certificates are left out. The
+   * server's own key cannot be an agent's: the server signs with it itself. Default: false.
+   */
+  readonly authorizedAgent?: boolean | string | undefined
+  /** The guest's user that a client becomes. Default: whom the client logs in as (`ssh root@…`), with any authorized key. */
   readonly user?: string | undefined
-  /** Whether there is SFTP, which has the guest's files as its root has them. Default: true. */
+  /**
+   * Whether there is SFTP: for `root`, the guest's files as its root has them; for another user by an `sftp-server` in the
+   * guest. Default: true.
+   */
   readonly sftp?: boolean | undefined
   /**
    * After how long without a word from either side a connection is closed; `Infinity` is never. Default: what the `config.json`
@@ -70,8 +87,13 @@ export interface Options {
    */
   readonly inactivityTimeout?: Duration.Input | undefined
   /**
+   * How long a client may take to log in; then its connection is closed. `Infinity` is no limit. Default: 2 minutes, as
+   * `LoginGraceTime` of OpenSSH.
+   */
+  readonly loginTimeout?: Duration.Input | undefined
+  /**
    * How many connections there are at once, 1 to 100; one more is closed at once. A sandbox's agent takes 128 connections, of
-   * which each command of a client has one, and its files and forwarded ports have one more. Default: 64.
+   * which each command of a client has one, each of its SFTP sessions, and each forwarded connection. Default: 64.
    */
   readonly maxConnections?: number | undefined
 }
@@ -126,13 +148,12 @@ export const SshServer: Context.Service<SshServer, SshServer> = Context.Service(
  * the end of a connection with its own: a client that is gone leaves no program behind.
  *
  * Fails with `InvalidConfig`, which names the option: no authorized key, a key that is none, a path of a socket where there is
- * something; and with `HostIo` when it cannot listen, or cannot read a file of keys.
+ * something; and with `HostIo` when it cannot listen, or cannot read a file of keys or ask an agent.
  *
  * **Gotchas**
  *
- * Without `user`, each authorized key is good for each user of the guest; and with it too, SFTP has all that the guest's root
- * has. A client that connects and does not log in keeps its place among `maxConnections` until `inactivityTimeout`. Make the
- * server after the sandbox in the same scope, or in a scope within, so that it ends first.
+ * Without `user`, each authorized key is good for each user of the guest, its root among them. Make the server after the sandbox
+ * in the same scope, or in a scope within, so that it ends first.
  *
  * **Example** (A sandbox for an SSH client)
  *

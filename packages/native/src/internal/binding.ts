@@ -1683,11 +1683,15 @@ export interface SshServerOptions {
   /** Lines of OpenSSH's. */
   authorizedKeys: Array<string>
   authorizedKeysPath?: string
+  /** The socket of an SSH agent, whose keys may log in too. */
+  authorizedAgent?: string
   /** Who a client becomes, whatever it calls itself. */
   user?: string
   sftp: boolean
-  /** 0 is no limit; the engine has a default. */
+  /** 0 is no limit; the backend's configuration has a default. */
   inactivityMs?: number
+  /** How long a client may take to log in; 0 is no limit. */
+  loginMs: number
   maxConnections: number
 }
 
