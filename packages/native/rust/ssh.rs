@@ -182,11 +182,11 @@ pub(crate) async fn serve_on(
         })
         .await?;
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let served = TaskTracker::new();
-    let connection = Connection { _place: None, _counted: served.token() };
-    served.close();
+    let begun = TaskTracker::new();
+    let connection = Connection { _place: None, _counted: begun.token() };
+    begun.close();
     connection.begin(Accepted::Here(theirs), server, CancellationToken::new());
-    Ok((ours, served))
+    Ok((ours, begun))
 }
 
 /// The keys that may log in.
