@@ -40,24 +40,14 @@ const permissions = (info: FileSystem.File.Info): string => (info.mode & 0o7777)
 const pattern = (size: number): Uint8Array =>
   new Uint8Array(size).map((_, index) => (index * 131 + (index >>> 8) * 7) % 256)
 
-/** What files cannot do, and say so. */
-export interface Lacks {
-  /** Second names. */
-  readonly link?: true
-  /** To put one file on its disk. */
-  readonly sync?: true
-  /** A umask for directories. */
-  readonly umask?: true
-}
-
 /** All of it. */
-export const fileSystem = (it: Vitest.MethodsNonLive<Services>, lacks?: Lacks): void => {
-  files(it, lacks)
+export const fileSystem = (it: Vitest.MethodsNonLive<Services>): void => {
+  files(it)
   devices(it)
 }
 
 /** What needs nothing but a place for files. */
-export const files = (it: Vitest.MethodsNonLive<Services>, lacks: Lacks = {}): void => {
+export const files = (it: Vitest.MethodsNonLive<Services>): void => {
   it.effect("writes a file and reads the same bytes, of any size", () =>
     inDirectory(Effect.fnUntraced(function*(fs, at) {
       for (const size of [0, 1, 16_384, 16_385, 65_537, 3 * 1024 * 1024 + 1, 9 * 1024 * 1024]) {
@@ -196,7 +186,7 @@ export const files = (it: Vitest.MethodsNonLive<Services>, lacks: Lacks = {}): v
       yield* fs.makeDirectory(at("a/b"), { mode: 0o750, recursive: true })
       assert.strictEqual(permissions(yield* fs.stat(at("plain"))), "755")
       assert.strictEqual(permissions(yield* fs.stat(at("private"))), "700")
-      assert.strictEqual(permissions(yield* fs.stat(at("open"))), lacks.umask ? "777" : "755")
+      assert.strictEqual(permissions(yield* fs.stat(at("open"))), "755")
       assert.strictEqual(permissions(yield* fs.stat(at("a"))), "750")
       assert.strictEqual(permissions(yield* fs.stat(at("a/b"))), "750")
       yield* fs.makeDirectory(at("private"), { mode: 0o755, recursive: true })
@@ -301,10 +291,6 @@ export const files = (it: Vitest.MethodsNonLive<Services>, lacks: Lacks = {}): v
   it.effect("links one file under two names", () =>
     inDirectory(Effect.fnUntraced(function*(fs, at) {
       yield* fs.writeFileString(at("one"), "1")
-      if (lacks.link) {
-        yield* fails(fs.link(at("one"), at("two")), "Unknown")
-        return
-      }
       yield* fs.link(at("one"), at("two"))
       yield* fs.writeFileString(at("two"), "2")
       assert.strictEqual(yield* fs.readFileString(at("one")), "2")
@@ -637,8 +623,7 @@ export const files = (it: Vitest.MethodsNonLive<Services>, lacks: Lacks = {}): v
         assert.strictEqual(BigInt((yield* file.stat).size), 4n)
         // The cursor comes back to the new end.
         yield* file.writeAll(bytes("!"))
-        if (lacks.sync) yield* fails(file.sync, "Unknown")
-        else yield* file.sync
+        yield* file.sync
         yield* file.writeAll(new Uint8Array(0))
       }))
       assert.strictEqual(yield* fs.readFileString(at("file")), "\0\0\0e!")

@@ -138,8 +138,8 @@ fn wanted(path: &str, attributes: &FileAttributes, now: Attributes) -> Result<At
     let owner = match (attributes.uid, attributes.gid) {
         (None, None) => None,
         (uid, gid) => {
-            let (now_uid, now_gid) = now.owner.unwrap_or_default();
-            Some((uid.unwrap_or(now_uid), gid.unwrap_or(now_gid)))
+            let now = now.owner.unwrap_or_default();
+            Some((uid.unwrap_or(now.0), gid.unwrap_or(now.1)))
         }
     };
     let times = match (attributes.accessed_at, attributes.modified_at) {

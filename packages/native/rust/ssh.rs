@@ -233,10 +233,10 @@ pub(crate) fn serve_here(
     let serving = Serving { host_key, authorized, user: Some(user), sftp: true, inactivity: None, login: None };
     let service = serving.service(sandbox, engine);
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let served = TaskTracker::new();
-    served.spawn(async move { serve(service, theirs, &CancellationToken::new()).await });
-    served.close();
-    (ours, served)
+    let begun = TaskTracker::new();
+    begun.spawn(async move { serve(service, theirs, &CancellationToken::new()).await });
+    begun.close();
+    (ours, begun)
 }
 
 /// The keys that may log in.

@@ -128,15 +128,12 @@ async fn start(
             || format!("the server takes no variable {name}: allow it there (AcceptEnv), or set it in the command");
         lane.ask("env", sent, why, &mut early).await?;
     }
-    match options.command {
-        Some(command) => {
-            let sent = write.exec(true, command).await;
-            lane.ask("exec", sent, || "the server does not run the command".into(), &mut early).await?;
-        }
-        None => {
-            let sent = write.request_shell(true).await;
-            lane.ask("shell", sent, || "the server starts no shell".into(), &mut early).await?;
-        }
+    if let Some(command) = options.command {
+        let sent = write.exec(true, command).await;
+        lane.ask("exec", sent, || "the server does not run the command".into(), &mut early).await?;
+    } else {
+        let sent = write.request_shell(true).await;
+        lane.ask("shell", sent, || "the server starts no shell".into(), &mut early).await?;
     }
     if !options.stdin && write.eof().await.is_err() {
         return Err(lane.channel.connection.lost());
