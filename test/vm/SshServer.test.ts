@@ -217,6 +217,26 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SS
       yield* sandbox.ping
     }))
 
+  it.effect("lets no channel of a client stop another, when its client does not read it", () =>
+    Effect.gen(function*() {
+      const sandbox = yield* Sandbox.Sandbox
+      const spawner = yield* ChildProcessSpawner
+      const fs = yield* FileSystem.FileSystem
+      const directory = yield* temporaryDirectory
+      const { args, port } = yield* served(sandbox)
+      const socket = `${directory}/m`
+      yield* spawner.spawn(ChildProcess.make("ssh", [...args, "-MN", "-S", socket, "-p", port, "root@127.0.0.1"]))
+      yield* fs.exists(socket).pipe(Effect.delay(50), Effect.repeat({ until: (there) => there }))
+      const beside = ["-S", socket, "-p", port, "root@127.0.0.1"]
+      // Nobody reads what it prints.
+      yield* spawner.spawn(ChildProcess.make("ssh", [...beside, "yes 8766"]))
+      assert.isTrue(yield* appears("8766", true))
+      yield* Effect.sleep("3 seconds")
+      assert.strictEqual((yield* run("ssh", [...beside, "echo through"])).stdout, "through\n")
+      const through = yield* run("ssh", [...beside, "cat"], Buffer.alloc(100_000))
+      assert.strictEqual(through.stdout.length, 100_000)
+    }))
+
   it.effect("leaves no program behind when a client is gone, or the server's scope ends", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox

@@ -50,7 +50,7 @@ const AGENT: Duration = Duration::from_secs(10);
 const PACKET: u32 = 32 << 10;
 
 /// When neither its maker nor the configuration says how long a connection may be silent.
-const INACTIVITY: Duration = Duration::from_secs(600);
+const INACTIVITY: Duration = Duration::from_mins(10);
 
 /// What an SSH server is.
 #[napi(object, object_to_js = false)]

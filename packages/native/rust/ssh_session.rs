@@ -555,7 +555,7 @@ impl Work {
             biased;
             // A reply that is dropped is a refusal.
             () = self.ending.cancelled() => return,
-            connected = tunnel::connect_to(&self.service.sandbox, host, port, live) => connected,
+            connected = Box::pin(tunnel::connect_to(&self.service.sandbox, host, port, live)) => connected,
         };
         let Ok(tunnel) = connected else {
             return reply.reject(ChannelOpenFailure::ConnectFailed).await;

@@ -20,7 +20,8 @@
  * by an `sftp-server` of OpenSSH in the guest, which runs as that user, and without one has none. The agent does not say which
  * signal has ended a program: a client is told the last signal that it has sent itself, or else that it is unknown.
  *
- * A program that reads no input is sent it all the same: of more than 32 MiB that wait for it the program is ended. A job of an
+ * A program that reads no input is sent it all the same, and the guest's agent holds it in the guest's memory: it does not say
+ * when to wait. What waits on the host for the guest is at most 32 MiB of a channel; of more the program is ended. A job of an
  * interactive shell does not stop with the shell: when 32 MiB of its output wait for its client, the shell is ended.
  *
  * @stability unstable
