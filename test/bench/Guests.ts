@@ -194,6 +194,16 @@ export const rows = { create, vmexec: exec, vmstdout: stdout, files, interrupt }
 
 export type Name = keyof typeof rows
 
+/** The same with a line for each answer: it takes minutes, and somebody waits. */
+const told = (contender: Contender, say: (line: string) => Effect.Effect<void>): Contender => ({
+  ...contender,
+  ask: (request) =>
+    contender.ask(request).pipe(
+      Effect.tap(({ ms }) => say(`  ${contender.side} ${request.op} ${ms.slice(0, 3).map(Math.round).join(" ")}`)),
+      Effect.tapError(({ message }) => say(`  ${message}`))
+    )
+})
+
 /** Runs rows with all sides in one place. */
 export const run = Effect.fn("Guests.run")(
   function*(setup: Setup, wanted: ReadonlyArray<Name>, factor: number, say: (line: string) => Effect.Effect<void>) {
@@ -201,7 +211,7 @@ export const run = Effect.fn("Guests.run")(
     const root = yield* fs.makeTempDirectoryScoped({ prefix: "b-" })
     const registry = yield* Registry.Registry
     const image = yield* registry.push("bench", yield* makeRootDirectory(`${root}/root`))
-    const sides = yield* startAll(setup, root)
+    const sides = (yield* startAll(setup, root)).map((contender) => told(contender, say))
     const scene: Scene = { sides, image, factor }
     const figures: Array<Figure> = []
     let stands = false
