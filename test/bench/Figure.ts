@@ -10,6 +10,8 @@ export type Target =
 export type Samples = ReadonlyArray<number> | string
 
 export interface Figure {
+  /** When it was measured. */
+  readonly at?: string
   readonly row: string
   readonly name: string
   readonly unit: string

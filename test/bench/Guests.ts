@@ -25,21 +25,24 @@ interface Scene {
 const shrunk = (count: number, factor: number) => Math.max(1, Math.round(count / factor))
 
 /** Rounds of what is made and removed again. */
-const made = (sides: Sides, rounds: number, request: Request, name: string, before?: Request) =>
-  interleaved(
-    sides,
-    rounds,
-    ({ ask }) =>
-      Effect.gen(function*() {
-        if (before !== undefined) yield* ask(before)
-        const answer = yield* ask(request)
-        yield* ask({ op: "destroy", sandbox: name })
-        return answer
-      })
-  )
+const made = (
+  sides: Sides,
+  rounds: number,
+  request: Request,
+  name: string,
+  before: (round: number) => Request | undefined = () => undefined
+) =>
+  interleaved(sides, rounds, ({ ask }, round) =>
+    Effect.gen(function*() {
+      const first = before(round)
+      if (first !== undefined) yield* ask(first)
+      const answer = yield* ask(request)
+      yield* ask({ op: "destroy", sandbox: name })
+      return answer
+    }))
 
 const create = Effect.fn("row create")(function*({ factor, image, sides }: Scene) {
-  const rounds = Math.max(2, shrunk(10, factor))
+  const rounds = shrunk(32, factor)
   const make: Request = { op: "create", sandbox: passing, image }
   const figure = (name: string, answers: Answers, most?: number): Figure => ({
     row: "create",
@@ -48,19 +51,20 @@ const create = Effect.fn("row create")(function*({ factor, image, sides }: Scene
     samples: pick(answers, ({ ms }) => ms),
     targets: most === undefined ? [] : [{ of: "official", at: "p50", most }]
   })
-  // Each round pulls it anew; `standing` is not there yet, or its image could not be removed.
-  yield* interleaved(sides, 1, asked(make))
-  yield* interleaved(sides, 1, asked({ op: "destroy", sandbox: passing }))
-  const cold = figure("cold", yield* made(sides, rounds, make, passing, { op: "forget", image }), 1)
+  // Nobody has pulled the image before the first, and each of the others pulls it anew.
+  const cold = figure(
+    "cold",
+    yield* made(sides, rounds, make, passing, (round) => round === 0 ? undefined : { op: "forget", image }),
+    1
+  )
   const warm = figure("with the image there", yield* made(sides, rounds, make, passing), 1)
   yield* interleaved(sides, 1, asked({ ...make, sandbox: "kept" }))
   yield* interleaved(sides, 1, asked({ op: "keep", sandbox: "kept", snapshot: "snap" }))
   const restore: Request = { op: "restore", sandbox: passing, snapshot: "snap" }
   const restored = figure("from a snapshot", yield* made(sides, rounds, restore, passing), 1)
-  yield* interleaved(sides, 1, asked({ ...make, sandbox: "source" }))
-  const branch: Request = { op: "branch", sandbox: "source", child: passing }
+  yield* interleaved(sides, 1, asked({ ...make, sandbox: standing }))
+  const branch: Request = { op: "branch", sandbox: standing, child: passing }
   const branched = figure("branched", yield* made(sides, rounds, branch, passing))
-  yield* interleaved(sides, 1, asked({ op: "destroy", sandbox: "source" }))
   const byCold: Figure = {
     row: "create",
     name: "branched by cold",
@@ -219,7 +223,8 @@ export const run = Effect.fn("Guests.run")(
       const name of Object.keys(rows).filter((name): name is Name => (wanted as ReadonlyArray<string>).includes(name))
     ) {
       yield* say(name)
-      if (name !== "create" && !stands) {
+      if (name === "create") stands = true
+      if (!stands) {
         yield* interleaved(sides, 1, asked({ op: "create", sandbox: standing, image }))
         stands = true
       }

@@ -3,7 +3,8 @@
  *
  *     npm run bench [-- <row>…]
  *
- * Prints a table, and writes results/<time>.json; a whole run also results/last.json and chart.svg, which are committed.
+ * Prints a table, and writes what it has measured to results/<time>.json. What was measured last of each row is in
+ * results/last.json, and drawn in chart.svg: these two are committed.
  */
 import { NodeServices } from "@effect/platform-node"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
@@ -63,6 +64,14 @@ const isEmulated = Effect.gen(function*() {
   return (yield* spawner.exitCode(why)) === 0
 })
 
+const toJson = (run: Run): string => `${JSON.stringify(run, null, 1)}\n`
+
+/** The rows of a run, and of an older one those that it has not. */
+const newest = (run: Run, older: Run): Run => {
+  const all = [...run.figures, ...older.figures.filter(({ row }) => !run.figures.some((figure) => figure.row === row))]
+  return { ...run, figures: names.flatMap((name) => all.filter(({ row }) => row === name)) }
+}
+
 const program = Effect.gen(function*() {
   const unknown = wanted.filter((name) => !names.includes(name))
   if (unknown.length > 0) {
@@ -75,15 +84,16 @@ const program = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const emulated = yield* isEmulated
   const factor = emulated ? emulatedFactor : 1
-  const figures = [
+  const at = new Date(yield* Clock.currentTimeMillis).toISOString()
+  const measured = [
     ...(yield* nativeRows()),
     ...(isWanted("import")
       ? yield* Effect.scoped(Effect.flatMap(Imports.project(), (directory) => Imports.row(directory, 7)))
       : []),
     ...(yield* guestRows(factor))
   ]
+  const figures = measured.map((figure) => ({ ...figure, at }))
   const [processor] = os.cpus()
-  const at = new Date(yield* Clock.currentTimeMillis).toISOString()
   const run: Run = {
     at,
     machine: `${os.cpus().length} × ${processor?.model ?? "?"}, Node ${process.version}, VMs ${
@@ -92,13 +102,13 @@ const program = Effect.gen(function*() {
     factor,
     figures
   }
-  const json = `${JSON.stringify(run, null, 1)}\n`
-  yield* fs.makeDirectory("test/bench/results", { recursive: true })
-  yield* fs.writeFileString(`test/bench/results/${at.replaceAll(":", "-")}.json`, json)
-  if (wanted.length === 0) {
-    yield* fs.writeFileString("test/bench/results/last.json", json)
-    yield* fs.writeFileString("test/bench/chart.svg", chart(run))
-  }
+  const results = "test/bench/results"
+  yield* fs.makeDirectory(results, { recursive: true })
+  yield* fs.writeFileString(`${results}/${at.replaceAll(":", "-")}.json`, toJson(run))
+  const before = yield* Effect.orElseSucceed(fs.readFileString(`${results}/last.json`), () => `{"figures":[]}`)
+  const last = newest(run, JSON.parse(before) as Run)
+  yield* fs.writeFileString(`${results}/last.json`, toJson(last))
+  yield* fs.writeFileString("test/bench/chart.svg", chart(last))
   yield* Console.log(table(run))
 })
 
