@@ -2,9 +2,9 @@
  * A relay without a guest, which speaks the agent's protocol on a Unix socket. It says on its standard output what happens
  * to its programs, one JSON object in a line.
  *
- *     relay.ts <socket>
+ *     relay.ts <socket> [socket...]
  *
- * Its programs: `echo <text>` prints; `say <out> <err> <code>` prints to both outputs and exits with that code; `cat` prints
+ * Its programs: `true` ends; `echo <text>` prints; `say <out> <err> <code>` prints to both outputs and exits with that code; `cat` prints
  * its input; `deaf` prints, has closed its input and waits for SIGKILL; `pour <bytes>` prints that much of `poured`, and honours SIGSTOP, SIGCONT and SIGKILL
  * with a little under way; `evade` prints for ever and honours SIGKILL only; `wait` waits for SIGKILL; `leave <code>` has
  * ended with that code, but something that it has left behind holds its outputs open until SIGKILL; `vanish` cuts the
@@ -14,7 +14,7 @@ import * as net from "node:net"
 import { type Frame, frame, greeting, makeReader } from "../AgentProtocol.ts"
 import { chunkBytes, poured } from "../Poured.ts"
 
-const [socketPath = ""] = process.argv.slice(2)
+const sockets = process.argv.slice(2)
 const tell = (event: object) => process.stdout.write(`${JSON.stringify(event)}\n`)
 
 /** The real relay cuts a client that takes nothing for so long. */
@@ -25,11 +25,11 @@ const [SIGKILL, SIGCONT, SIGSTOP] = [9, 18, 19]
 /** What was printed before a signal took effect. */
 const underWay = 32
 
-const names = new Set("cat deaf echo evade garbage leave pour say vanish wait".split(" "))
+const names = new Set("cat deaf echo evade garbage leave pour say true vanish wait".split(" "))
 
 let pid = 100
 
-const server = net.createServer((socket) => {
+const serve = (socket: net.Socket): void => {
   const programs = new Map<
     number,
     { input: (data: Uint8Array) => unknown; left: boolean; stopped: boolean; killed: boolean; resume: () => void }
@@ -75,6 +75,7 @@ const server = net.createServer((socket) => {
       send(id, "core.exec.exited", { code })
       tell({ _tag: "Exited", cmd, pid: ended, code })
     }
+    if (cmd === "true") return exit(0)
     if (cmd === "echo") {
       send(id, "core.exec.stdout", { data: Buffer.from(args.join(" ")) })
       return exit(0)
@@ -148,6 +149,11 @@ const server = net.createServer((socket) => {
     }
   })
   socket.write(greeting())
-})
+}
 
-server.listen(socketPath, () => tell({ _tag: "Listening" }))
+let listening = 0
+for (const path of sockets) {
+  net.createServer(serve).listen(path, () => {
+    if (++listening === sockets.length) tell({ _tag: "Listening" })
+  })
+}

@@ -1,5 +1,4 @@
 /** The standard streams of the host, for programs whose streams are to be the host's. */
-import * as NodeStdio from "@effect/platform-node/NodeStdio"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stdio from "effect/Stdio"
@@ -8,7 +7,12 @@ import * as Stdio from "effect/Stdio"
 export const hostStdio: Effect.Effect<Stdio.Stdio> = Effect.flatMap(
   Effect.serviceOption(Stdio.Stdio),
   Option.match({
-    onNone: () => Effect.provide(Stdio.Stdio, NodeStdio.layer),
+    // Loaded when it is needed.
+    onNone: () =>
+      Effect.flatMap(
+        Effect.promise(() => import("@effect/platform-node/NodeStdio")),
+        ({ layer }) => Effect.provide(Stdio.Stdio, layer)
+      ),
     onSome: Effect.succeed
   })
 )

@@ -4,15 +4,10 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import { HttpClient, HttpClientRequest } from "effect/http"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as Scope from "effect/Scope"
-import * as Socket from "effect/socket/Socket"
-import * as Http from "node:http"
-import * as Https from "node:https"
+import type * as Scope from "effect/Scope"
 import { Duplex } from "node:stream"
-import * as Tls from "node:tls"
 import type { MicrosandboxError } from "../MicrosandboxError.ts"
 import type { Sandbox } from "../Sandbox.ts"
 import type { HttpOptions, Options } from "../Tunnel.ts"
@@ -112,11 +107,8 @@ class TunnelStream extends Duplex {
 }
 
 /** What a Node callback takes. */
-const toThrown = (cause: Cause.Cause<Error>): Error =>
+export const toThrown = (cause: Cause.Cause<Error>): Error =>
   Option.getOrElse(Cause.findErrorOption(cause), () => new Error("the tunnel failed", { cause: Cause.squash(cause) }))
-
-/** Node's type wants a stream also where there is an error. */
-type Created = (error: Error | null, stream: Duplex) => void
 
 const isClosed = (stream: Duplex): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
@@ -160,64 +152,6 @@ export const open = (
     return stream
   })
 
-/** What a request is told that comes too late. */
-const ended = () => new Error("the client's scope has ended")
-
-/** Opens one connection for each request in a scope of the client's, and ends them with it. */
-const makeAgents = (
-  connect: Effect.Effect<Duplex, MicrosandboxError, Scope.Scope>,
-  maxSockets: number
-): Effect.Effect<{ readonly http: Http.Agent; readonly https: Https.Agent }, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const clients = yield* Effect.scope
-    const fork = Effect.runForkWith(yield* Effect.context<never>())
-    // Without keep-alive: a connection that waits for its next request is one that the server may close just then.
-    const options = { keepAlive: false, maxSockets, maxTotalSockets: maxSockets }
-    const create = (callback: Created | undefined, wrap: (stream: Duplex) => Duplex): undefined => {
-      const connecting = Effect.gen(function*() {
-        // Given back with its request, not with the client.
-        const scope = yield* Scope.fork(clients)
-        const stream = yield* Scope.provide(connect, scope).pipe(
-          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
-        )
-        stream.once("close", () => fork(Scope.close(scope, Exit.void)))
-        callback?.(null, wrap(stream))
-      })
-      // By its fiber's end, and not within it: where the client's scope has ended, it ends before it begins.
-      const tell = (exit: Exit.Exit<void, MicrosandboxError>) => {
-        if (Exit.isSuccess(exit)) return
-        callback?.(Cause.hasInterruptsOnly(exit.cause) ? ended() : toThrown(exit.cause), undefined as never)
-      }
-      fork(Effect.map(Effect.forkIn(connecting, clients), (fiber) => fiber.addObserver(tell)))
-      return undefined
-    }
-    class PlainAgent extends Http.Agent {
-      override createConnection(_: Http.ClientRequestArgs, callback?: Created) {
-        return create(callback, (stream) => stream)
-      }
-    }
-    class SecureAgent extends Https.Agent {
-      override createConnection(to: Https.RequestOptions, callback?: Created) {
-        return create(callback, (socket) => Tls.connect({ ...(to as Tls.ConnectionOptions), socket }))
-      }
-    }
-    const agents = { http: new PlainAgent(options), https: new SecureAgent(options) }
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        for (const agent of [agents.http, agents.https]) {
-          // Those that wait for their turn would wait for ever.
-          for (const request of Object.values(agent.requests).flatMap((requests) => requests ?? [])) {
-            request.destroy(ended())
-          }
-          agent.destroy()
-        }
-      })
-    )
-    return agents
-  })
-
-const isAbsolute = /^[a-z][a-z0-9+.-]*:\/\//i
-
 export const tunnel = (target: Target): Pick<Sandbox, "socket" | "duplex" | "httpClient"> => {
   const attributes = attributesOf(target)
   const socketSubject = subjectOf("Sandbox.socket", target)
@@ -232,8 +166,10 @@ export const tunnel = (target: Target): Pick<Sandbox, "socket" | "duplex" | "htt
   return {
     socket: Effect.fn("Sandbox.socket", { attributes })(function*(port: number, options: Options = {}) {
       const { host } = yield* decodeSocket({ ...options, port })
-      // Loaded when it is needed: it brings a WebSocket client with it.
-      const NodeSocket = yield* Effect.promise(() => import("@effect/platform-node/NodeSocket"))
+      // Loaded when they are needed: they bring a WebSocket client with them.
+      const [NodeSocket, Socket] = yield* Effect.promise(() =>
+        Promise.all([import("@effect/platform-node/NodeSocket"), import("effect/socket/Socket")])
+      )
       return yield* NodeSocket.fromDuplex(
         open(target, socketSubject, port, host).pipe(
           Effect.mapError((cause) =>
@@ -249,15 +185,8 @@ export const tunnel = (target: Target): Pick<Sandbox, "socket" | "duplex" | "htt
     httpClient: Effect.fn("Sandbox.httpClient", { attributes })(function*(port: number, options: HttpOptions = {}) {
       const { host = loopback, maxConnections = 32 } = yield* decodeHttp({ ...options, port })
       // Loaded when it is needed: it brings a whole HTTP client with it.
-      const NodeHttpClient = yield* Effect.promise(() => import("@effect/platform-node/NodeHttpClient"))
-      const agents = yield* makeAgents(open(target, httpSubject, port, host), maxConnections)
-      const client = yield* Effect.provideService(NodeHttpClient.makeNodeHttp, NodeHttpClient.HttpAgent, agents)
-      // Servers of development listen to their own names only.
-      const base = `http://${host === loopback ? "localhost" : host.includes(":") ? `[${host}]` : host}:${port}`
-      return HttpClient.mapRequest(
-        client,
-        (request) => isAbsolute.test(request.url) ? request : HttpClientRequest.prependUrl(request, base)
-      )
+      const guestHttp = yield* Effect.promise(() => import("./guestHttp.ts"))
+      return yield* guestHttp.make(open(target, httpSubject, port, host), host, port, maxConnections)
     })
   }
 }
