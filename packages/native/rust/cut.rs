@@ -9,14 +9,19 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// Any stream, as one type: a session is large, and compiled once.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
 /// Fails from the moment of a cancel on, whatever it waits for.
-pub(crate) struct Cut<S> {
-    stream: S,
+pub(crate) struct Cut {
+    stream: Box<dyn Wire>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<S> Cut<S> {
-    pub(crate) fn new(stream: S, ending: &CancellationToken) -> Self {
+impl Cut {
+    pub(crate) fn new(stream: Box<dyn Wire>, ending: &CancellationToken) -> Self {
         Self { stream, cut: Box::pin(ending.clone().cancelled_owned()) }
     }
 
@@ -28,7 +33,7 @@ impl<S> Cut<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
+impl AsyncRead for Cut {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -39,7 +44,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
+impl AsyncWrite for Cut {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, buffer)
@@ -64,7 +69,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (ours, mut theirs) = tokio::io::duplex(64);
         let ending = CancellationToken::new();
-        let mut stream = Cut::new(ours, &ending);
+        let mut stream = Cut::new(Box::new(ours), &ending);
         assert!(theirs.write_all(b"word").await.is_ok());
         let mut word = [0; 4];
         assert!(stream.read_exact(&mut word).await.is_ok());

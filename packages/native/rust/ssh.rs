@@ -18,13 +18,14 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key, 
 use russh::server::Config;
 use russh::{MethodKind, MethodSet};
 use tokio::io::DuplexStream;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::cancel::CancelToken;
+use crate::cut::Wire;
 use crate::engine::{EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::outcome::Outcome;
@@ -134,11 +135,6 @@ struct SocketFile {
     identity: (u64, u64),
 }
 
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 /// How a sandbox is served.
 struct Serving {
     host_key: PrivateKey,
@@ -234,7 +230,7 @@ pub(crate) fn serve_here(
     let service = serving.service(sandbox, engine);
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let begun = TaskTracker::new();
-    begun.spawn(async move { serve(service, theirs, &CancellationToken::new()).await });
+    begun.spawn(async move { serve(service, Box::new(theirs), &CancellationToken::new()).await });
     begun.close();
     (ours, begun)
 }
@@ -408,14 +404,14 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    async fn next(&self) -> io::Result<Accepted> {
+    async fn next(&self) -> io::Result<Box<dyn Wire>> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream))
+                Ok(Box::new(stream))
             }
-            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
         }
     }
 }
@@ -436,10 +432,7 @@ async fn accept(listener: Listener, service: Arc<Service>, limit: usize, closing
                 if let Ok(place) = places.clone().try_acquire_owned() {
                     let (service, closing) = (service.clone(), closing.clone());
                     connections.spawn(async move {
-                        match stream {
-                            Accepted::Tcp(stream) => serve(service, stream, &closing).await,
-                            Accepted::Unix(stream) => serve(service, stream, &closing).await,
-                        }
+                        serve(service, stream, &closing).await;
                         drop(place);
                     });
                 }

@@ -22,14 +22,13 @@ use russh::keys::{
     Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, decode_secret_key,
 };
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::cancel::CancelToken;
-use crate::cut::Cut;
+use crate::cut::{Cut, Wire};
 use crate::engine::{Engine, EngineState, Kind, Live};
 use crate::failure::Failure;
 use crate::outcome::Outcome;
@@ -417,10 +416,6 @@ impl Way {
         }
     }
 }
-
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
 impl Place {
     async fn connect(&self) -> Result<Box<dyn Wire>, Failure> {

@@ -15,12 +15,11 @@ use parking_lot::Mutex;
 use russh::keys::PublicKey;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::cut::Cut;
+use crate::cut::{Cut, Wire};
 use crate::engine::{EngineState, Kind};
 use crate::exec::{self, ExecOptions, OutputPolicy, TerminalSize};
 use crate::failure::Failure;
@@ -76,10 +75,7 @@ pub(crate) struct Service {
 }
 
 /// Serve one client until it is gone, or `closing` is cancelled, and all that it ran has ended.
-pub(crate) async fn serve<S>(service: Arc<Service>, stream: S, closing: &CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(crate) async fn serve(service: Arc<Service>, stream: Box<dyn Wire>, closing: &CancellationToken) {
     let ending = closing.child_token();
     let _ended = ending.clone().drop_guard();
     let entered = CancellationToken::new();
@@ -121,7 +117,7 @@ async fn too_late(limit: Option<Duration>, entered: &CancellationToken) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The open channels of a client. A channel is taken out at its end by whoever sees that first.
@@ -658,13 +654,11 @@ async fn print(program: &Program, output: &Output, sent: &Mutex<Option<Sig>>) ->
 
 /// -1 is all that the agent says of a program that a signal has ended.
 fn exit(code: i32, sent: Option<Sig>) -> Exit {
-    match u32::try_from(code) {
-        Ok(code) => Exit::Status(code),
-        Err(_) => {
-            let signal = sent.unwrap_or_else(|| Sig::Custom("UNKNOWN@microsandbox".into()));
-            Exit::Signal(signal, "a signal has ended the program; its name is the last that the client has sent")
-        }
+    if let Ok(code) = u32::try_from(code) {
+        return Exit::Status(code);
     }
+    let signal = sent.unwrap_or_else(|| Sig::Custom("UNKNOWN@microsandbox".into()));
+    Exit::Signal(signal, "a signal has ended the program; its name is the last that the client has sent")
 }
 
 fn said(failure: &Failure) -> String {

@@ -751,7 +751,9 @@ fn joined(pieces: &[Bytes]) -> Bytes {
         (Some(only), None) => only.clone(),
         _ => {
             let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-            pieces.iter().for_each(|piece| whole.put_slice(piece));
+            for piece in pieces {
+                whole.put_slice(piece);
+            }
             whole.freeze()
         }
     }
