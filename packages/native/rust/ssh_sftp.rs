@@ -197,7 +197,13 @@ impl From<Failure> for Refused {
                     Some(ENOSYS | EOPNOTSUPP) => status::OP_UNSUPPORTED,
                     _ => status::FAILURE,
                 };
-                Self::new(status, message)
+                // What the protocol has no number for, a client of ours reads from the words.
+                match errno {
+                    Some(errno) if !message.contains("(os error ") => {
+                        Self::new(status, format!("{message} (os error {errno})"))
+                    }
+                    _ => Self::new(status, message),
+                }
             }
             Failure::SandboxPaused { message, .. } => Self::new(status::FAILURE, message),
             _ => Self::new(status::FAILURE, "the guest did not answer"),
