@@ -2,7 +2,7 @@
  * The seed of this SDK is the Ruby binding of the same engine (gem microsandbox-rb 0.9.0): every method of its classes, its
  * name here, and the test that shows it. test/unit/Seed.test.ts checks that each name and each test exists.
  *
- * A class that comes later is one more entry. A method of it is written as Ruby's documentation writes it: `.create` is the
+ * A method of a class is written as Ruby's documentation writes it: `.create` is the
  * class's own, `#exec` an instance's. A name here is `Module.export`, or `Module.Type.member`; `sandbox.member` is short for
  * `Sandbox.Sandbox.member`.
  */
@@ -12,8 +12,8 @@ export interface Test {
   readonly name: string
 }
 
-/** What took a method's place and what shows it, or the issue that will say so. */
-export type Row = { readonly here: string; readonly test: Test } | { readonly later: string }
+/** What took a method's place, and what shows it. */
+export type Row = { readonly here: string; readonly test: Test }
 
 const row = (here: string, test: Test): Row => ({ here, test })
 
@@ -94,6 +94,10 @@ const shelled = client("starts the login shell, with a terminal and without")
 const sftp = file("store/conformance/Sftp")
 const ferried = sftp("carries 32 MiB both ways with equal hashes, whole and as a stream")
 const finished = sftp("gives back what it had open when it is interrupted, closed or cut")
+const explained = file("unit/MicrosandboxError")("says what failed, on what, why, and what to do")
+const refused = file("store/SandboxOptions")(
+  "are refused with the field that is wrong, and nothing is left of the attempt"
+)
 const agent = file("store/Agent")
 const raw = agent("says what it is, answers a ping and runs programs, by raw frames")
 const cut = agent("kills a program whose stream is given up, and closes with its scope what is open on it")
@@ -458,6 +462,14 @@ export const seed: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     "#copy": row("Volume.Volume.fs", conforms("copies a file over another, with its mode")),
     "#rename": row("Volume.Volume.fs", conforms("renames, over a file and never over what is in a directory")),
     "#stat": row("Volume.Volume.fs", described)
+  },
+  Error: {
+    "#message": row("MicrosandboxError.MicrosandboxError.message", explained),
+    // A class for each kind there; a reason with a tag here.
+    "#code": row("MicrosandboxError.MicrosandboxError.reason", explained)
+  },
+  InvalidConfigError: {
+    "#message": row("MicrosandboxError.InvalidConfig.message", refused)
   },
   AgentClient: {
     ".connect_sandbox": row("Agent.connect", raw),
