@@ -418,8 +418,11 @@ describe("a volume on a control plane", () => {
       const { names, requests } = yield* plane
       const { info } = yield* Volume.create("data", { quota: "2 GiB", labels: { of: "test" } })
       assert.deepInclude(info, { name: "data", kind: "directory", labels: { of: "test" } })
-      const body = (yield* requests).find(({ route }) => route === "POST /v1/volumes")!.body
-      assert.deepStrictEqual(body, { name: "data", labels: { of: "test" }, capacity_gib: 2 })
+      const body = (yield* requests).find(({ route }) => route === "POST /v1/volumes")!.body as Record<string, unknown>
+      const { "effect-microsandbox.creation": creation, ...labels } = body.labels as Record<string, unknown>
+      assert.deepStrictEqual({ ...body, labels }, { name: "data", labels: { of: "test" }, capacity_gib: 2 })
+      // By which it is known again when its answer is lost.
+      assert.match(String(creation), /^[0-9a-f-]{36}$/)
       assert.deepStrictEqual(yield* Volume.get("data"), info)
       assert.include((yield* Volume.list).map(({ name }) => name), "data")
       assert.deepStrictEqual(info.capacity, ByteSize.fromInputUnsafe("2 GiB"))
