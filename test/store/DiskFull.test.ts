@@ -46,7 +46,8 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "5 minut
           { stderr: "inherit" }
         ).pipe(
           spawner.streamLines,
-          Stream.mapEffect((line) => Schema.decodeEffect(Try)(line)),
+          // Else it is what the program has to say of itself.
+          Stream.mapEffect((line) => Effect.orElseSucceed(Schema.decodeEffect(Try)(line), () => assert.fail(line))),
           Stream.runCollect
         )
         for (const name of ["pull", "load", "save", "directory", "disk", "snapshot", "archive", "unpack"]) {
@@ -59,6 +60,6 @@ layer(layerBackend.pipe(Layer.provideMerge(Registry.layer)), { timeout: "5 minut
             else assert.deepStrictEqual([tag, after], ["DiskFull", before], what)
           }
         }
-      }))
+      }), 240_000)
   }
 )
