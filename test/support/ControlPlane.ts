@@ -252,7 +252,8 @@ const makeServer = (directory: string, apiKey: string) => {
     else truth()
   }
 
-  const server = http.createServer((request, response) => {
+  // What is kept alive stays so: a server that gives it up meets a request that is on its way, and on a slow machine often.
+  const server = http.createServer({ keepAliveTimeout: 300_000 }, (request, response) => {
     open++
     response.on("close", () => open--)
     const chunks: Array<Buffer> = []
