@@ -10,6 +10,7 @@ mod agent;
 mod attempt;
 mod backend;
 mod branch;
+mod bytes;
 mod cancel;
 mod catalogue;
 mod cloud;

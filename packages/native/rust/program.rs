@@ -18,12 +18,15 @@
 //!
 //! A connection of its own, because one slow receiver of the engine's client stalls all others of its connection, and
 //! because that the agent kills what a lost connection has started is just what is wanted: nothing outlives this process.
+//! When the program is over, and all was said on it without us, the next program may have it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use microsandbox::MicrosandboxResult;
-use microsandbox::agent::AgentClient;
+use microsandbox::MicrosandboxError;
+use microsandbox::protocol::ProtocolError;
 use microsandbox::protocol::core::CoreError;
 use microsandbox::protocol::exec::{
     ExecExited, ExecFailed, ExecRequest, ExecResize, ExecSignal, ExecStarted, ExecStderr, ExecStdin, ExecStdinError,
@@ -32,13 +35,14 @@ use microsandbox::protocol::exec::{
 use microsandbox::protocol::fs::{FsOp, FsRequest, FsResponse};
 use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
-use microsandbox_agent_client::AgentFrame;
-use tokio::sync::{Notify, mpsc, watch};
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::guest::connect;
+use crate::guest::Spares;
+use crate::link::{Connection, Frame, Outgoing, Stream as Frames};
 use crate::output::{Item, Queue, Stream, Tail, Wanted};
 
 /// How long a kill waits for the guest's word that the process has gone.
@@ -51,11 +55,17 @@ const SLACK: usize = 32 << 20;
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
 
-/// How often to look whether a program whose exit is waited for is still there.
+/// How often to look whether a program whose exit is waited for is still there; most are over before the first time.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How long what a program has left behind may still print when the exit is waited for.
 const GRACE: Duration = Duration::from_millis(400);
+
+/// A reader that comes back within [`FLOWING`] of its last output reads a stream, and no prompt: it gets this much at a
+/// time, or what comes within [`GATHER`]. Each read costs a crossing of the border, which is worth about as much of copying.
+const ENOUGH: usize = 128 << 10;
+const FLOWING: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(1);
 
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
@@ -99,62 +109,92 @@ enum End {
 
 /// A connection and the program on it. When the last of these goes, the guest kills the program's group.
 struct Link {
-    client: AgentClient,
+    connection: Arc<Connection>,
     id: u32,
+    /// More was said than what to run and that its input has ended: an answer, or what it costs, may come later.
+    spoken: AtomicBool,
     /// Held from the look at who has stopped the program until the signal is on its way.
     order: tokio::sync::Mutex<()>,
 }
 
 impl Link {
-    async fn signal(&self, signal: i32) -> MicrosandboxResult<()> {
-        Ok(self.client.send(self.id, MessageType::ExecSignal, &ExecSignal { signal }).await?)
+    /// Say more of the program. False when it is over.
+    async fn say<T: Serialize>(&self, kind: MessageType, payload: &T) -> Result<bool, Failure> {
+        let what = Outgoing::message(kind, payload).map_err(MicrosandboxError::from)?;
+        match self.connection.send(self.id, what, None).await {
+            Ok(()) => Ok(true),
+            Err(_) if self.connection.is_over(self.id) => Ok(false),
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    async fn signal(&self, signal: i32) -> Result<bool, Failure> {
+        self.spoken.store(true, Ordering::Relaxed);
+        self.say(MessageType::ExecSignal, &ExecSignal { signal }).await
     }
 
     /// Whether a process is there; when in doubt, it is.
     async fn has(&self, pid: u32) -> bool {
         let op = FsOp::Stat { path: format!("/proc/{pid}"), follow_symlink: false };
-        match self.client.request(MessageType::FsRequest, &FsRequest { op, bulk: None }).await {
-            Ok(answer) if answer.t == MessageType::FsResponse => {
-                !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
-            }
-            _ => true,
-        }
+        let Ok(what) = Outgoing::message(MessageType::FsRequest, &FsRequest { op, bulk: None }) else { return true };
+        let Ok(Ok(Some(answer))) = self.connection.request(what, None).await.map(Frame::message) else { return true };
+        answer.t != MessageType::FsResponse
+            || !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
     }
 
     /// An empty frame is the end of the input.
-    async fn stdin(&self, data: Vec<u8>) -> MicrosandboxResult<()> {
-        Ok(self.client.send(self.id, MessageType::ExecStdin, &ExecStdin { data }).await?)
+    async fn stdin(&self, data: Vec<u8>) -> Result<bool, Failure> {
+        if !data.is_empty() {
+            self.spoken.store(true, Ordering::Relaxed);
+        }
+        self.say(MessageType::ExecStdin, &ExecStdin { data }).await
     }
 }
 
 /// A request that is on its way, with the connection that its answers come on.
 pub(crate) struct Opened {
     link: Arc<Link>,
-    frames: mpsc::Receiver<AgentFrame>,
+    frames: Frames,
 }
 
-/// Ask a sandbox for a program.
-pub(crate) async fn open(sandbox: &EngineSandbox, request: &ExecRequest) -> MicrosandboxResult<Opened> {
-    let client = connect(sandbox).await?;
-    let (id, frames) = Box::pin(client.stream_frames(MessageType::ExecRequest, request)).await?;
-    Ok(Opened { link: Arc::new(Link { client, id, order: tokio::sync::Mutex::new(()) }), frames })
+/// Ask a sandbox for a program. `ends`: it gets no input.
+pub(crate) async fn open(
+    sandbox: &EngineSandbox,
+    spares: &Spares,
+    request: &ExecRequest,
+    ends: bool,
+) -> Result<Opened, Failure> {
+    let frames = || -> Result<_, ProtocolError> {
+        let end =
+            ends.then(|| Outgoing::message(MessageType::ExecStdin, &ExecStdin { data: Vec::new() })).transpose()?;
+        Ok((Outgoing::message(MessageType::ExecRequest, request)?, end))
+    };
+    let (connection, frames) = Box::pin(spares.open(sandbox, frames)).await?;
+    let (id, spoken) = (frames.id, AtomicBool::new(request.tty));
+    Ok(Opened { link: Arc::new(Link { connection, id, spoken, order: tokio::sync::Mutex::new(()) }), frames })
 }
+
+/// What reads the connection of a program and steers it, always and to its end.
+pub(crate) type Pump = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A program that was asked for.
 pub(crate) struct Program {
     shared: Arc<Shared>,
-    pump: AbortHandle,
+    pump: Option<AbortHandle>,
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.pump.abort();
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
         self.shared.link.lock().take();
     }
 }
 
 struct Shared {
     sandbox: String,
+    spares: Arc<Spares>,
     terms: Terms,
     /// Given up at the program's end: a sandbox has 128 connections.
     link: parking_lot::Mutex<Option<Arc<Link>>>,
@@ -180,6 +220,8 @@ struct State {
     waiting: usize,
     /// How many wait for the exit.
     awaited: usize,
+    /// When a reader was last given output.
+    given: Option<Instant>,
     /// The program has gone, and what it has left behind keeps its outputs open.
     abandoned: bool,
     /// Stopped by us.
@@ -208,17 +250,26 @@ enum Course {
 }
 
 impl Program {
-    pub(crate) fn new(sandbox: &EngineSandbox, opened: Opened, terms: Terms) -> Self {
+    /// A program, and its pump: nothing happens with it unless that is polled, or given to [`Program::drive`].
+    pub(crate) fn new(sandbox: &EngineSandbox, spares: &Arc<Spares>, opened: Opened, terms: Terms) -> (Self, Pump) {
         let shared = Arc::new(Shared {
             sandbox: sandbox.name().to_owned(),
+            spares: spares.clone(),
             terms,
             link: parking_lot::Mutex::new(Some(opened.link.clone())),
             state: parking_lot::Mutex::default(),
             changed: watch::Sender::new(()),
             wanted: Notify::new(),
         });
-        let pump = tokio::spawn(pump(shared.clone(), opened.link, opened.frames)).abort_handle();
-        Self { shared, pump }
+        let pump: Pump = Box::pin(pump(shared.clone(), opened.link, opened.frames));
+        (Self { shared, pump: None }, pump)
+    }
+
+    /// Have its pump run by itself, unless that has come to its end.
+    pub(crate) fn drive(&mut self, pump: Pump) {
+        if self.shared.state.lock().end.is_none() {
+            self.pump = Some(tokio::spawn(pump).abort_handle());
+        }
     }
 
     /// Its process id, when it has started.
@@ -242,11 +293,16 @@ impl Program {
     /// What is there for a reader; waits until something is. Empty after the last.
     pub(crate) async fn read(&self, wanted: Wanted, limit: usize) -> Result<Vec<Item>, Failure> {
         let mut waiting = None;
+        let flowing = self.shared.state.lock().given.is_some_and(|given| given.elapsed() < FLOWING);
+        if flowing {
+            self.gather().await;
+        }
         let items = self
             .shared
             .until(|state| {
                 let items = state.queue.take(wanted, limit);
                 if !items.is_empty() {
+                    state.given = Some(Instant::now());
                     return Some(Ok(items));
                 }
                 if let Some(end) = self.shared.ended(state) {
@@ -264,6 +320,14 @@ impl Program {
         items
     }
 
+    /// Wait until something is there, and then a moment for more of it.
+    async fn gather(&self) {
+        let ends = |state: &State, enough: bool| (enough || state.end.is_some()).then_some(());
+        self.shared.until(|state| ends(state, !state.queue.is_empty())).await;
+        let more = self.shared.until(|state| ends(state, state.queue.bytes() >= ENOUGH || state.throttled));
+        let _ = tokio::time::timeout(GATHER, more).await;
+    }
+
     /// Write to its stdin; answers when the guest's relay has taken it.
     pub(crate) async fn write(&self, data: &[u8]) -> Result<(), Failure> {
         // An empty frame would be taken for the end of the input; `chunks` makes none.
@@ -272,16 +336,18 @@ impl Program {
             if self.shared.state.lock().stdin_failed.is_some() {
                 return Err(self.input_closed());
             }
-            link.stdin(piece.to_vec()).await?;
+            if !link.stdin(piece.to_vec()).await? {
+                return Err(self.input_closed());
+            }
         }
         Ok(())
     }
 
     pub(crate) async fn close_stdin(&self) -> Result<(), Failure> {
-        match self.link() {
-            Some(link) => Ok(link.stdin(Vec::new()).await?),
-            None => Ok(()),
+        if let Some(link) = self.link() {
+            link.stdin(Vec::new()).await?;
         }
+        Ok(())
     }
 
     fn input_closed(&self) -> Failure {
@@ -323,14 +389,11 @@ impl Program {
     }
 
     pub(crate) async fn resize(&self, rows: u16, cols: u16) -> Result<(), Failure> {
-        match self.link() {
-            Some(link) => Ok(link
-                .client
-                .send(link.id, MessageType::ExecResize, &ExecResize { rows, cols })
-                .await
-                .map_err(microsandbox::MicrosandboxError::from)?),
-            None => Ok(()),
+        // Only a terminal has a size, and its connection is given up with it.
+        if let Some(link) = self.link() {
+            link.say(MessageType::ExecResize, &ExecResize { rows, cols }).await?;
         }
+        Ok(())
     }
 
     /// Kill the process group and wait for the guest's word that the program has ended. True when that word came, now or
@@ -448,16 +511,19 @@ impl Shared {
     }
 
     /// Take in what the guest says; the end, if that was the last.
-    fn receive(&self, frame: AgentFrame) -> Option<End> {
+    fn receive(&self, frame: Frame) -> Option<End> {
         let broken = |error: &dyn std::fmt::Display| Some(End::Lost(Some(error.to_string())));
-        let AgentFrame::Control(message) = frame else { return broken(&"a bulk record on the stream of a program") };
-        match self.take_in(&message) {
-            Ok(end) => end,
+        match frame.message() {
+            Ok(Some(message)) => match self.take_in(&message) {
+                Ok(end) => end,
+                Err(error) => broken(&error),
+            },
+            Ok(None) => broken(&"a bulk record on the stream of a program"),
             Err(error) => broken(&error),
         }
     }
 
-    fn take_in(&self, message: &Message) -> Result<Option<End>, microsandbox::protocol::ProtocolError> {
+    fn take_in(&self, message: &Message) -> Result<Option<End>, ProtocolError> {
         let mut state = self.state.lock();
         match message.t {
             MessageType::ExecStarted => {
@@ -527,14 +593,20 @@ impl Shared {
 
     /// Wait until a program has gone, and then a while for the agent to say so.
     async fn gone(&self, link: &Link, pid: u32) {
-        while link.has(pid).await {
+        loop {
             tokio::time::sleep(LOOK).await;
+            if !link.has(pid).await {
+                break;
+            }
         }
         tokio::time::sleep(GRACE).await;
     }
 
-    fn finish(&self, end: End) {
+    fn finish(&self, link: &Link, end: End) {
         self.link.lock().take();
+        if matches!(end, End::Exited(_)) && !link.spoken.load(Ordering::Relaxed) {
+            self.spares.put(link.connection.clone());
+        }
         {
             let mut state = self.state.lock();
             state.end = Some(match (&state.ending, end) {
@@ -548,7 +620,7 @@ impl Shared {
 }
 
 /// Reads all that comes, always, and steers the program.
-async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<AgentFrame>) {
+async fn pump(shared: Arc<Shared>, link: Arc<Link>, frames: Frames) {
     let mut steering = None;
     let mut watching = None;
     // Until when a program that was killed may take.
@@ -569,10 +641,14 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
             () = async { if let Some(steering) = steering.as_mut() { steering.await } }, if steering.is_some() => {
                 steering = None;
             }
-            frame = frames.recv() => {
-                let Some(frame) = frame else { break End::Lost(None) };
-                let end = shared.receive(frame);
-                if let Some(end) = end {
+            received = frames.read() => {
+                let received = match received {
+                    Ok(received) if !received.is_empty() => received,
+                    Ok(_) => break End::Lost(None),
+                    Err(reason) => break End::Lost(reason.told()),
+                };
+                // Readers are woken once for all that has come.
+                if let Some(end) = received.into_iter().find_map(|frame| shared.receive(frame)) {
                     break end;
                 }
                 shared.changed.send_replace(());
@@ -588,7 +664,7 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
         }
     };
     drop((steering, watching));
-    shared.finish(end);
+    shared.finish(&link, end);
 }
 
 async fn late(deadline: Option<(Instant, Duration)>) -> Duration {
