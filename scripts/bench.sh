@@ -10,6 +10,7 @@ run bash test/host/run.sh --install rootfs registry || exit
 run bash scripts/setup.sh || exit
 # What is published is what is imported.
 run tsc -b packages/native packages/core || exit
+run node scripts/bundle.ts packages/native packages/core || exit
 run cargo build "${cargo_flags[@]}" --bin bench --features bench || exit
 # exec: a signal to this script is a signal to the bench.
 exec node test/bench/main.ts "$@"

@@ -1,15 +1,15 @@
 /**
  * npm ignores most of `publishConfig`. Around a pack (`prepack`, `postpack`) this swaps its fields with those of the
- * package: `exports` point at src in the workspace and at dist when published, and the platform's addon is a dependency
- * only of a published package. Twice restores the file.
+ * package: `exports` point at src in the workspace and at what `npm run build` makes when published, and the platform's
+ * addon is a dependency only of a published package. Twice restores the file.
  *
- *     node publish-fields.ts dist|src
+ *     node publish-fields.ts published|workspace
  */
 import * as fs from "node:fs"
 
 const want = process.argv[2]
 const pkg = JSON.parse(fs.readFileSync("package.json", "utf8"))
-const has = pkg.exports["."].includes("/dist/") ? "dist" : "src"
+const has = typeof pkg.exports["."] === "string" ? "workspace" : "published"
 if (want !== has) {
   for (const field of Object.keys(pkg.publishConfig)) {
     // npm reads this one itself.

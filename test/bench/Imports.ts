@@ -7,7 +7,7 @@ import type { Figure } from "./Figure.ts"
 
 const decodeTimes = Schema.decodeEffect(Schema.fromJsonString(Schema.Array(Schema.Finite)))
 
-/** A project with the packages in it as npm would put them there: compiled, and with the exports that are published. */
+/** A project with the packages in it as npm would put them there: built, and with the exports that are published. */
 export const project = Effect.fn("project")(function*() {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -16,7 +16,7 @@ export const project = Effect.fn("project")(function*() {
   for (const name of ["native", "core"]) {
     const to = path.join(modules, "@effect-microsandbox", name)
     yield* fs.makeDirectory(to, { recursive: true })
-    yield* fs.copy(`packages/${name}/dist`, path.join(to, "dist"))
+    yield* fs.copy(`packages/${name}/bundle`, path.join(to, "bundle"))
     const manifest = JSON.parse(yield* fs.readFileString(`packages/${name}/package.json`)) as {
       readonly publishConfig: object
     }

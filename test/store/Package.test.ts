@@ -30,12 +30,14 @@ layer(NodeServices.layer, { excludeTestServices: true })("the packages", (it) =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      yield* run(".", "tsc", "-b", "--force", "packages/native", "packages/core", "packages/ssh")
+      const packages = ["packages/native", "packages/core", "packages/ssh"]
+      yield* run(".", "tsc", "-b", "--force", ...packages)
+      yield* run(".", "node", "scripts/bundle.ts", ...packages)
 
       // What `npm publish` sees: a copy, because packing writes to package.json.
       const checkout = yield* temporaryDirectory
       for (const name of ["native", "core", "ssh"]) {
-        for (const part of ["package.json", "LICENSE", "src", "dist"]) {
+        for (const part of ["package.json", "LICENSE", "src", "dist", "bundle"]) {
           yield* fs.copy(`packages/${name}/${part}`, path.join(checkout, "packages", name, part))
         }
       }
@@ -77,8 +79,27 @@ await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSO
       )
       assert.strictEqual(yield* run(project, "node", "main.mjs"), "SandboxNotFound RootfsNotFound function")
 
-      // What a watchdog becomes when the process beside it is killed.
-      yield* run(project, "node", path.join(core, "dist/internal/sweeper.js"), `${project}/swept`)
+      // Types are there for each module, and one copy of what runs.
+      const modules = (yield* fs.readDirectory(path.join(core, "bundle"))).filter((file) => file.endsWith(".js"))
+      assert.isAbove(modules.length, 20)
+      for (const file of modules) {
+        assert.isTrue(yield* fs.exists(path.join(core, "dist", file.replace(/js$/, "d.ts"))), file)
+        assert.isFalse(yield* fs.exists(path.join(core, "dist", file)), file)
+      }
+
+      // What a watchdog becomes when the process beside it is killed; to import the package does nothing of the kind.
+      const sweeper = path.join(core, "bundle/internal/microsandboxSweeper.js")
+      yield* run(
+        project,
+        "env",
+        `HOME=${project}`,
+        "node",
+        "--input-type=module",
+        "-e",
+        "import '@effect-microsandbox/core'"
+      )
+      assert.isFalse(yield* fs.exists(`${project}/.microsandbox`))
+      yield* run(project, "node", sweeper, `${project}/swept`)
       assert.isTrue(yield* fs.exists(`${project}/swept/db`))
     }), 180_000)
 })

@@ -14,11 +14,11 @@ use napi_derive::napi;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bytes::Bytes;
 use crate::cancel::{Cancel, CancelToken};
+use crate::copied::Copied;
 use crate::engine::{EngineState, Live};
 use crate::failure::Failure;
-use crate::guest::Guest;
+use crate::guest::Spares;
 use crate::options::RlimitOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::output::{Item, Stream, Wanted};
@@ -65,9 +65,9 @@ pub struct ExecOutput {
     /// Its exit code; -1 when a signal ended it (the agent of 0.7.2 does not say which).
     pub exit_code: i32,
     #[napi(ts_type = "Buffer")]
-    pub stdout: Bytes,
+    pub stdout: Copied,
     #[napi(ts_type = "Buffer")]
-    pub stderr: Bytes,
+    pub stderr: Copied,
     pub dropped_stdout: f64,
     pub dropped_stderr: f64,
 }
@@ -80,11 +80,11 @@ pub enum ExecEvent {
     },
     Stdout {
         #[napi(ts_type = "Buffer")]
-        data: Bytes,
+        data: Copied,
     },
     Stderr {
         #[napi(ts_type = "Buffer")]
-        data: Bytes,
+        data: Copied,
     },
     Dropped {
         #[napi(ts_type = "'stdout' | 'stderr'")]
@@ -161,12 +161,12 @@ impl Limit {
 /// Start a program.
 pub(crate) async fn spawn(
     sandbox: &EngineSandbox,
-    guest: &Guest,
+    spares: &Arc<Spares>,
     options: ExecOptions,
     live: Live,
     cancel: Cancel,
 ) -> Result<Exec, Stop> {
-    let (mut program, pump, input) = start(sandbox, guest, options, &cancel, false).await?;
+    let (mut program, pump, input) = start(sandbox, spares, options, &cancel, false).await?;
     program.drive(pump);
     let started = tokio::select! {
         biased;
@@ -193,11 +193,11 @@ pub(crate) async fn spawn(
 /// Run a program to its end: one crossing of the border for the whole of its output, and one task on this side of it.
 pub(crate) async fn collect(
     sandbox: &EngineSandbox,
-    guest: &Guest,
+    spares: &Arc<Spares>,
     options: ExecOptions,
     cancel: Cancel,
 ) -> Result<ExecOutput, Stop> {
-    let (mut program, mut pump, input) = start(sandbox, guest, options, &cancel, true).await?;
+    let (mut program, mut pump, input) = start(sandbox, spares, options, &cancel, true).await?;
     let exited = async {
         match input {
             Some(input) => while_feeding(program.exited(), feed(&program, &input)).await,
@@ -269,7 +269,7 @@ async fn while_feeding<T>(output: impl Future<Output = T>, feed: impl Future<Out
 /// connection were merely dropped, nobody could say whether the guest has begun.
 async fn start(
     sandbox: &EngineSandbox,
-    guest: &Guest,
+    spares: &Arc<Spares>,
     mut options: ExecOptions,
     cancel: &Cancel,
     collected: bool,
@@ -282,8 +282,8 @@ async fn start(
     let terms =
         Terms { policy: policy(&options.output), collected, tty: options.tty.is_some(), deadline: limit.deadline };
     let request = request(sandbox, options)?;
-    let program = |opened: Opened| Program::new(sandbox, &guest.spares, opened, terms);
-    let opening = open(sandbox, &guest.spares, &request, ends);
+    let program = |opened: Opened| Program::new(sandbox, spares, opened, terms);
+    let opening = open(sandbox, spares, &request, ends);
     tokio::pin!(opening);
     let stop = tokio::select! {
         biased;

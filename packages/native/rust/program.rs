@@ -61,11 +61,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long what a program has left behind may still print when the exit is waited for.
 const GRACE: Duration = Duration::from_millis(400);
 
-/// A reader that comes back within [`FLOWING`] of its last output reads a stream, and no prompt: it gets this much at a
-/// time, or what comes within [`GATHER`]. Each read costs a crossing of the border, which is worth about as much of copying.
+/// The guest's agent reads so much of an output at a time: when it has found as much, there is more.
+const FULL: usize = 4096;
+
+/// A read while more is sure to come waits for it: each one costs a crossing of the border, which is worth about as much of
+/// copying. It gets this much, or what comes within some turns of its reader (see [`patience`]).
 const ENOUGH: usize = 128 << 10;
-const FLOWING: Duration = Duration::from_millis(5);
-const GATHER: Duration = Duration::from_millis(1);
 
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
@@ -218,6 +219,10 @@ struct State {
     end: Option<End>,
     /// Readers that wait, with nothing in the queue for them.
     waiting: usize,
+    /// How much a reader waits for that could have less.
+    gathering: Option<usize>,
+    /// The last that came was output, and as much of it as the agent takes at a time.
+    full: bool,
     /// How many wait for the exit.
     awaited: usize,
     /// When a reader was last given output.
@@ -261,7 +266,7 @@ impl Program {
             changed: watch::Sender::new(()),
             wanted: Notify::new(),
         });
-        let pump: Pump = Box::pin(pump(shared.clone(), opened.link, opened.frames));
+        let pump: Pump = Box::pin(pump(shared.clone(), opened));
         (Self { shared, pump: None }, pump)
     }
 
@@ -293,20 +298,20 @@ impl Program {
     /// What is there for a reader; waits until something is. Empty after the last.
     pub(crate) async fn read(&self, wanted: Wanted, limit: usize) -> Result<Vec<Item>, Failure> {
         let mut waiting = None;
-        let flowing = self.shared.state.lock().given.is_some_and(|given| given.elapsed() < FLOWING);
-        if flowing {
-            self.gather().await;
-        }
-        let items = self
-            .shared
-            .until(|state| {
+        let turn = self.shared.state.lock().given.map(|given| given.elapsed());
+        let mut gathered = false;
+        let items = loop {
+            let found = self.shared.until(|state| {
+                if !gathered && self.shared.flows(state, limit.min(ENOUGH)) {
+                    return Some(None);
+                }
                 let items = state.queue.take(wanted, limit);
                 if !items.is_empty() {
                     state.given = Some(Instant::now());
-                    return Some(Ok(items));
+                    return Some(Some(Ok(items)));
                 }
                 if let Some(end) = self.shared.ended(state) {
-                    return Some(end.map(|_| items));
+                    return Some(Some(end.map(|_| items)));
                 }
                 if waiting.is_none() {
                     state.waiting += 1;
@@ -314,18 +319,24 @@ impl Program {
                     self.shared.wanted.notify_one();
                 }
                 None
-            })
-            .await;
+            });
+            if let Some(items) = found.await {
+                break items;
+            }
+            drop(waiting.take());
+            self.gather(limit.min(ENOUGH), patience(turn)).await;
+            gathered = true;
+        };
         self.shared.wanted.notify_one();
         items
     }
 
-    /// Wait until something is there, and then a moment for more of it.
-    async fn gather(&self) {
-        let ends = |state: &State, enough: bool| (enough || state.end.is_some()).then_some(());
-        self.shared.until(|state| ends(state, !state.queue.is_empty())).await;
-        let more = self.shared.until(|state| ends(state, state.queue.bytes() >= ENOUGH || state.throttled));
-        let _ = tokio::time::timeout(GATHER, more).await;
+    /// Wait until so much is there, or no more is sure to come.
+    async fn gather(&self, enough: usize, patience: Duration) {
+        self.shared.state.lock().gathering = Some(enough);
+        let _gathering = Gathering(&self.shared);
+        let gathered = self.shared.until(|state| (!self.shared.flows(state, enough)).then_some(()));
+        let _ = tokio::time::timeout(patience, gathered).await;
     }
 
     /// Write to its stdin; answers when the guest's relay has taken it.
@@ -426,6 +437,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
+struct Gathering<'a>(&'a Shared);
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().gathering = None;
+    }
+}
+
 struct Awaited<'a>(&'a Shared);
 
 impl Drop for Awaited<'_> {
@@ -451,6 +470,12 @@ impl Shared {
             // Never an error: the sender is ours.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Whether there is output, less than so much, and more of it is sure to come.
+    fn flows(&self, state: &State, enough: usize) -> bool {
+        let room = !state.queue.is_empty() && state.queue.bytes() < enough;
+        room && state.full && state.end.is_none() && !state.throttled && self.course(state) == Course::Run
     }
 
     /// Why nothing more will come.
@@ -510,6 +535,12 @@ impl Shared {
         let _ = link.signal(signal).await;
     }
 
+    /// Whether all who wait, wait for more than has come.
+    fn gathers(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting == 0 && state.gathering.is_some_and(|enough| self.flows(&state, enough))
+    }
+
     /// Take in what the guest says; the end, if that was the last.
     fn receive(&self, frame: Frame) -> Option<End> {
         let broken = |error: &dyn std::fmt::Display| Some(End::Lost(Some(error.to_string())));
@@ -525,6 +556,7 @@ impl Shared {
 
     fn take_in(&self, message: &Message) -> Result<Option<End>, ProtocolError> {
         let mut state = self.state.lock();
+        state.full = false;
         match message.t {
             MessageType::ExecStarted => {
                 let ExecStarted { pid } = message.payload()?;
@@ -569,6 +601,7 @@ impl Shared {
         }
         state.tails[stream as usize].push(data);
         state.leave = false;
+        state.full = data.len() >= FULL;
         if matches!(self.terms.policy, Policy::Discard) {
             return;
         }
@@ -619,8 +652,14 @@ impl Shared {
     }
 }
 
+/// How long a reader may wait for more than it could have, when its last turn took so long: most of its time it then waits,
+/// whatever a turn costs on this machine.
+fn patience(turn: Option<Duration>) -> Duration {
+    (turn.unwrap_or_default() * 8).clamp(Duration::from_millis(2), Duration::from_millis(250))
+}
+
 /// Reads all that comes, always, and steers the program.
-async fn pump(shared: Arc<Shared>, link: Arc<Link>, frames: Frames) {
+async fn pump(shared: Arc<Shared>, Opened { link, frames }: Opened) {
     let mut steering = None;
     let mut watching = None;
     // Until when a program that was killed may take.
@@ -651,7 +690,9 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, frames: Frames) {
                 if let Some(end) = received.into_iter().find_map(|frame| shared.receive(frame)) {
                     break end;
                 }
-                shared.changed.send_replace(());
+                if !shared.gathers() {
+                    shared.changed.send_replace(());
+                }
             }
             () = async { if let Some(watching) = watching.as_mut() { watching.await } }, if watching.is_some() => {
                 shared.state.lock().abandoned = true;

@@ -174,7 +174,7 @@ impl Sandbox {
         Ok(self
             .slot
             .run(token, |value, cancel| async move {
-                crate::exec::collect(&value.sandbox, &value.guest, options, cancel).await
+                crate::exec::collect(&value.sandbox, &value.guest.spares, options, cancel).await
             })
             .await)
     }
@@ -186,7 +186,7 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let live = value.live.engine().count(Kind::Exec);
-                crate::exec::spawn(&value.sandbox, &value.guest, options, live, cancel).await
+                crate::exec::spawn(&value.sandbox, &value.guest.spares, options, live, cancel).await
             })
             .await)
     }

@@ -213,38 +213,54 @@ export class Native extends Context.Service<Native, {
   readonly live: Effect.Effect<Binding.LiveHandles>
 }>()("@effect-microsandbox/native/Native") {}
 
-const makeCall = (addon: Addon): Native["Service"]["call"] => (run, received) =>
-  Effect.callback((resume) => {
-    const token = new addon.CancelToken()
-    const settled = start(run, token).then(
-      (outcome) => {
-        switch (outcome._tag) {
-          case "Ok":
-            received?.(outcome.value)
-            resume(Effect.succeed(outcome.value))
-            break
-          case "Failed":
-            resume(Effect.fail(new NativeError({ failure: outcome.failure })))
-            break
-          case "Cancelled":
-            // Not by this fiber, which no longer listens when it was: the engine is closing.
-            resume(Effect.fail(closed))
-        }
-        return outcome
-      },
-      (defect: unknown) => {
-        resume(Effect.die(defect))
-        return undefined
+const makeCall = (addon: Addon): Native["Service"]["call"] => {
+  // To make one costs as much as a short call does, and one that did not cancel anything is as good as new.
+  const unused: Array<Binding.CancelToken> = []
+  return (run, received) =>
+    Effect.callback((resume) => {
+      const token = unused.pop() ?? new addon.CancelToken()
+      let isUnderWay = true
+      let isCancelled = false
+      const ended = () => {
+        isUnderWay = false
+        if (!isCancelled) unused.push(token)
       }
-    )
-    return Effect.suspend(() => {
-      token.cancel()
-      return Effect.flatMap(Effect.promise(() => settled), (outcome) =>
-        outcome?._tag === "Failed"
-          ? Effect.logWarning("a cancelled call failed", outcome.failure)
-          : Effect.void)
+      const settled = start(run, token).then(
+        (outcome) => {
+          ended()
+          switch (outcome._tag) {
+            case "Ok":
+              received?.(outcome.value)
+              resume(Effect.succeed(outcome.value))
+              break
+            case "Failed":
+              resume(Effect.fail(new NativeError({ failure: outcome.failure })))
+              break
+            case "Cancelled":
+              // Not by this fiber, which no longer listens when it was: the engine is closing.
+              resume(Effect.fail(closed))
+          }
+          return outcome
+        },
+        (defect: unknown) => {
+          ended()
+          resume(Effect.die(defect))
+          return undefined
+        }
+      )
+      return Effect.suspend(() => {
+        // By now it may be another call's.
+        if (isUnderWay) {
+          isCancelled = true
+          token.cancel()
+        }
+        return Effect.flatMap(Effect.promise(() => settled), (outcome) =>
+          outcome?._tag === "Failed"
+            ? Effect.logWarning("a cancelled call failed", outcome.failure)
+            : Effect.void)
+      })
     })
-  })
+}
 
 /** The addon throws at once, and not by its promise, when an argument has the wrong type. */
 const start = <A>(run: Call<A>, token: Binding.CancelToken): Promise<Binding.Outcome<A>> => {

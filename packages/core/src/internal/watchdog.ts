@@ -12,11 +12,15 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** The program beside this module, if it is there: in a bundle it is not, and then the next backend sweeps. */
+/**
+ * The program beside this module, if it is there: in a bundle of somebody's own it is not, and then the next backend sweeps.
+ * Its name is one that nothing else has, since this module may be part of any file.
+ */
 const program = (): string | undefined => {
-  const here = import.meta.url.startsWith("file:") ? fileURLToPath(import.meta.url) : ""
-  const sweeper = here.replace(/watchdog(\.[jt]s)$/, "sweeper$1")
-  return sweeper !== here && fs.existsSync(sweeper) && process.versions.electron === undefined ? sweeper : undefined
+  if (!import.meta.url.startsWith("file:") || process.versions.electron !== undefined) return undefined
+  const here = fileURLToPath(import.meta.url)
+  const sweeper = path.join(path.dirname(here), `microsandboxSweeper${path.extname(here)}`)
+  return fs.existsSync(sweeper) ? sweeper : undefined
 }
 
 /** Answers with an effect that starts it, unless it runs. The scope ends it. */
