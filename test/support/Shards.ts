@@ -44,7 +44,7 @@ const seconds: Readonly<Record<string, number>> = {
   "vm/SandboxOptions.test.ts": 230,
   "vm/Snapshot.test.ts": 110,
   "vm/Spawner.test.ts": 30,
-  "vm/SshClient.test.ts": 220,
+  "vm/SshClient.test.ts": 60,
   "vm/SshServer.test.ts": 155,
   "vm/Transfer.test.ts": 130,
   "vm/Tunnel.test.ts": 135,

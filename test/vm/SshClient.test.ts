@@ -1,23 +1,15 @@
 /** An SSH client of a real guest, without a socket: one boot for all of it. */
 import { Backend, Sandbox } from "@effect-microsandbox/core"
-import { Sftp, SshClient, SshServer } from "@effect-microsandbox/ssh"
+import { SshClient, SshServer } from "@effect-microsandbox/ssh"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, FileSystem, Layer, Path, Redacted, Ref, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Layer, Redacted, Ref, Scope, Stream } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { fileSystem } from "../conformance/FileSystem.ts"
 import { makeKey } from "../support/OpenSsh.ts"
 import { layerBackend, rootDirectory, temporaryDirectory } from "../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(
   Effect.map(rootDirectory, (image) => Sandbox.layer({ image, workdir: "/root", memory: "512 MiB" }))
 ).pipe(Layer.provideMerge(layerBackend))
-
-/** The program's services, of the guest, over SFTP. */
-const layerFiles = Layer.effectContext(Effect.gen(function*() {
-  const client = yield* SshClient.open(yield* Sandbox.Sandbox)
-  const { fs, path } = yield* Sftp.make(client)
-  return Context.make(FileSystem.FileSystem, fs).pipe(Context.add(Path.Path, path))
-}))
 
 const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
   Effect.map(Stream.runCollect(stream), (chunks) => Buffer.concat(chunks))
@@ -36,8 +28,6 @@ const appears = Effect.fn("appears")(function*(word: string, wanted: boolean) {
 })
 
 layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("an SSH client of a guest", (it) => {
-  it.layer(layerFiles)("its files over SFTP", (it) => fileSystem(it))
-
   it.effect("runs programs, collected and talked to, at a terminal too, and leaves nothing", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox

@@ -8,9 +8,9 @@ const LARGE: usize = 1 << 20;
 
 /// Output of a program, as a `Buffer`.
 ///
-/// Memory of ours could cross without a copy, but V8 learns too late what it could let go: it then marks the whole heap for
-/// every 64 MiB that have crossed, and the event loop stands still for as long. Room of its own it gets back by a look at
-/// what is young, and that is worth more than the copy.
+/// Memory of ours could cross without a copy, but for each piece of it V8 would have to keep a finalizer and call it: that
+/// costs as much as to copy a piece of the size in which output comes, and holds up the event loop for longer. (Either way V8
+/// collects its whole heap for every 50 MiB or so: memory beside its heap counts, whoever has made it.)
 pub struct Copied(Vec<u8>);
 
 impl From<Vec<u8>> for Copied {

@@ -655,7 +655,7 @@ impl Shared {
 /// How long a reader may wait for more than it could have, when its last turn took so long: most of its time it then waits,
 /// whatever a turn costs on this machine.
 fn patience(turn: Option<Duration>) -> Duration {
-    (turn.unwrap_or_default() * 8).clamp(Duration::from_millis(2), Duration::from_millis(250))
+    (turn.unwrap_or_default() * 16).clamp(Duration::from_millis(2), Duration::from_millis(250))
 }
 
 /// Reads all that comes, always, and steers the program.
