@@ -24,7 +24,7 @@ export interface Figure {
 /** What so many parts of the samples are at most, by rank. */
 export const percentile = (samples: ReadonlyArray<number>, part: number): number => {
   const sorted = [...samples].sort((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)] ?? Number.NaN
+  return sorted[Math.max(0, Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1))] ?? Number.NaN
 }
 
 export const median = (samples: ReadonlyArray<number>): number => {

@@ -1,6 +1,6 @@
 /** The figures as a table for a person, as JSON for a program, and as a chart. */
 import type { Side } from "./Contender.ts"
-import { type Figure, ratio, type Samples, value, verdicts } from "./Figure.ts"
+import { type Figure, percentile, ratio, type Samples, value, verdicts } from "./Figure.ts"
 
 export interface Run {
   readonly at: string
@@ -8,6 +8,26 @@ export interface Run {
   /** By how much sizes and counts of the rows with a VM were divided. */
   readonly factor: number
   readonly figures: ReadonlyArray<Figure>
+}
+
+/** Each list of numbers on a line of its own. */
+export const toJson = (run: Run): string =>
+  `${
+    JSON.stringify(run, (_, value: unknown) => typeof value === "number" ? Number(value.toPrecision(4)) : value, 1)
+      .replaceAll(/\[[-\d.e+,\s]*\]/g, (list) => list.replaceAll(/\s+/g, ""))
+  }\n`
+
+/** Of many samples the hundredths, by rank: medians and p99 stay what they are. */
+export const thinned = (run: Run): Run => {
+  const few = (samples: Samples): Samples =>
+    typeof samples === "string" || samples.length <= 101
+      ? samples
+      : Array.from({ length: 101 }, (_, hundredth) => percentile(samples, hundredth / 100))
+  const figures = run.figures.map((figure) => {
+    const { floor, official, ours } = figure.samples
+    return { ...figure, samples: { ours: few(ours), official: few(official), floor: few(floor) } }
+  })
+  return { ...run, figures }
 }
 
 const number = (given: number | undefined): string =>

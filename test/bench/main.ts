@@ -4,7 +4,7 @@
  *     npm run bench [-- <row>…]
  *
  * Prints a table, and writes what it has measured to results/<time>.json. What was measured last of each row is in
- * results/last.json, and drawn in chart.svg: these two are committed.
+ * results/last.json, with a hundred samples of each at most, and drawn in chart.svg: these two are committed.
  */
 import { NodeServices } from "@effect/platform-node"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
@@ -17,7 +17,7 @@ import type { Figure } from "./Figure.ts"
 import * as Guests from "./Guests.ts"
 import * as Imports from "./Imports.ts"
 import * as Native from "./Native.ts"
-import { chart, type Run, table } from "./Report.ts"
+import { chart, type Run, table, thinned, toJson } from "./Report.ts"
 
 const binary = "packages/native/target/release/bench"
 
@@ -64,8 +64,6 @@ const isEmulated = Effect.gen(function*() {
   return (yield* spawner.exitCode(why)) === 0
 })
 
-const toJson = (run: Run): string => `${JSON.stringify(run, null, 1)}\n`
-
 /** The rows of a run, and of an older one those that it has not. */
 const newest = (run: Run, older: Run): Run => {
   const all = [...run.figures, ...older.figures.filter(({ row }) => !run.figures.some((figure) => figure.row === row))]
@@ -106,7 +104,7 @@ const program = Effect.gen(function*() {
   yield* fs.makeDirectory(results, { recursive: true })
   yield* fs.writeFileString(`${results}/${at.replaceAll(":", "-")}.json`, toJson(run))
   const before = yield* Effect.orElseSucceed(fs.readFileString(`${results}/last.json`), () => `{"figures":[]}`)
-  const last = newest(run, JSON.parse(before) as Run)
+  const last = newest(thinned(run), JSON.parse(before) as Run)
   yield* fs.writeFileString(`${results}/last.json`, toJson(last))
   yield* fs.writeFileString("test/bench/chart.svg", chart(last))
   yield* Console.log(table(run))

@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import { type Figure, median, percentile, ratio, verdicts } from "../bench/Figure.ts"
 import * as Imports from "../bench/Imports.ts"
 import * as Native from "../bench/Native.ts"
-import { chart, table } from "../bench/Report.ts"
+import { chart, table, thinned, toJson } from "../bench/Report.ts"
 
 const plan: Native.Plan = {
   execs: 2,
@@ -72,6 +72,13 @@ layer(NodeServices.layer, { excludeTestServices: true })("the bench", (it) => {
       assert.isUndefined(ratio(figure, "floor"))
       const rate: Figure = { ...figure, more: true, targets: [{ of: "official", at: "p99", least: 0.25 }] }
       assert.deepStrictEqual(verdicts(rate).map(({ reached }) => reached), [true])
+      const ours = Array.from({ length: 1000 }, (_, index) => (index * 7) % 1000 + 1)
+      const figures = [{ ...figure, samples: { ...figure.samples, ours } }]
+      const run = thinned({ at: "now", machine: "a test", factor: 1, figures })
+      assert.deepStrictEqual(JSON.parse(toJson(run)), run)
+      const kept = run.figures[0]!.samples.ours as ReadonlyArray<number>
+      assert.deepStrictEqual([kept.length, median(kept), percentile(kept, 0.99)], [101, 500, 990])
+      assert.strictEqual(percentile(ours, 0.99), 990)
       assert.deepStrictEqual([median([4, 1, 3, 2]), percentile([3, 1, 2], 0.99), percentile([5], 0.01)], [2.5, 3, 5])
     }))
 })

@@ -25,6 +25,8 @@ const SIP: usize = 64 << 10;
 #[derive(Default)]
 struct Floor {
     sandboxes: HashMap<String, Arc<Sandbox>>,
+    /// By the names that the bench has for snapshots.
+    references: HashMap<String, String>,
 }
 
 pub(crate) async fn serve(home: &str) -> Result<()> {
@@ -100,7 +102,9 @@ impl Floor {
             }
             "restore" => {
                 let name = text(request, "sandbox")?;
-                let sandbox = Box::pin(Sandbox::restore(text(request, "snapshot")?).name(name).restore()).await?;
+                let snapshot = text(request, "snapshot")?;
+                let reference = self.references.get(snapshot).map_or(snapshot, String::as_str);
+                let sandbox = Box::pin(Sandbox::restore(reference).name(name).restore()).await?;
                 self.started(start, name, sandbox).await
             }
             "branch" => {
@@ -113,7 +117,10 @@ impl Floor {
                 let name = text(request, "sandbox")?;
                 let sandbox = self.of(request)?;
                 sandbox.stop_with_timeout(Duration::from_secs(60)).await?;
-                Snapshot::builder(text(request, "snapshot")?).from_sandbox(name).create().await?;
+                let snapshot = text(request, "snapshot")?;
+                Snapshot::builder(snapshot).from_sandbox(name).create().await?;
+                // Its group has the name of its sandbox.
+                self.references.insert(snapshot.to_owned(), format!("{name}:{snapshot}"));
                 self.sandboxes.remove(name);
                 Ok(json!({}))
             }

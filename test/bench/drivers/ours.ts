@@ -18,6 +18,9 @@ interface Kept {
 
 const kept = new Map<string, Kept>()
 
+/** By the names that the bench has for snapshots. */
+const references = new Map<string, string>()
+
 const of = (name: string) =>
   Effect.suspend(() => {
     const found = kept.get(name)
@@ -70,12 +73,14 @@ const operations: Record<
   connect: ({ sandboxes }) => Effect.as(Effect.forEach(sandboxes, (name) => keep(name, Sandbox.connect(name))), {}),
   create: ({ image, sandbox }) =>
     started(sandbox, Sandbox.make({ name: sandbox, image, memory: `${memoryMebibytes} MiB` })),
-  restore: ({ sandbox, snapshot }) => started(sandbox, Sandbox.restore(snapshot, { name: sandbox })),
+  restore: ({ sandbox, snapshot }) =>
+    started(sandbox, Sandbox.restore(references.get(snapshot) ?? snapshot, { name: sandbox })),
   branch: ({ child, sandbox }) => started(child, Effect.flatMap(of(sandbox), (source) => source.branch(child))),
   keep: Effect.fnUntraced(function*({ sandbox, snapshot }) {
     const source = yield* of(sandbox)
     yield* source.stop()
-    yield* Snapshot.create(sandbox, snapshot)
+    const { reference } = yield* Snapshot.create(sandbox, snapshot)
+    references.set(snapshot, reference)
     yield* release(sandbox)
     return {}
   }),
