@@ -93,7 +93,9 @@ export const chart = ({ figures }: Run): string => {
     if (by === undefined || by <= 0 || !hasSamples(figure.samples.ours)) return []
     return [{ name: `${figure.row}: ${figure.name}`, times: figure.more === true ? by : 1 / by }]
   })
-  const [left, unit, line] = [330, 50, 22]
+  const [unit, line] = [50, 22]
+  // About what a letter takes.
+  const left = 20 + 6.4 * Math.max(0, ...compared.map(({ name }) => name.length))
   const logs = compared.map(({ times }) => Math.max(-3, Math.min(7, Math.log2(times))))
   const lowest = Math.floor(Math.min(0, ...logs))
   const highest = Math.ceil(Math.max(1, ...logs))
