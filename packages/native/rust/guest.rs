@@ -41,8 +41,8 @@ const DIAL: Duration = Duration::from_secs(10);
 /// A kept connection that was not used for this long is given up.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How many connections one sandbox handle keeps for its next programs. A sandbox takes 128.
-const SPARES: usize = 16;
+/// How many connections one sandbox handle keeps for its next programs. A sandbox takes 128, of all handles and processes.
+const SPARES: usize = 8;
 
 /// The most that one record of a bulk flow carries.
 #[allow(dead_code)] // for transfers

@@ -87,6 +87,17 @@ pub(crate) enum Policy {
     Discard,
 }
 
+impl Policy {
+    /// How much a reader may wait for that could have less: never so much that it stops the program, kills it, or has
+    /// output dropped that the reader was there for.
+    fn worth_waiting_for(self) -> usize {
+        match self {
+            Self::Wait(limit) | Self::Fail(limit) => ENOUGH.min(limit / 2),
+            Self::Keep { .. } | Self::Discard => 0,
+        }
+    }
+}
+
 /// How to run a program.
 pub(crate) struct Terms {
     pub(crate) policy: Policy,
@@ -298,11 +309,12 @@ impl Program {
     /// What is there for a reader; waits until something is. Empty after the last.
     pub(crate) async fn read(&self, wanted: Wanted, limit: usize) -> Result<Vec<Item>, Failure> {
         let mut waiting = None;
+        let enough = self.shared.terms.policy.worth_waiting_for().min(limit);
         let turn = self.shared.state.lock().given.map(|given| given.elapsed());
         let mut gathered = false;
         let items = loop {
             let found = self.shared.until(|state| {
-                if !gathered && self.shared.flows(state, limit.min(ENOUGH)) {
+                if !gathered && self.shared.flows(state, enough) {
                     return Some(None);
                 }
                 let items = state.queue.take(wanted, limit);
@@ -324,7 +336,7 @@ impl Program {
                 break items;
             }
             drop(waiting.take());
-            self.gather(limit.min(ENOUGH), patience(turn)).await;
+            self.gather(enough, patience(turn)).await;
             gathered = true;
         };
         self.shared.wanted.notify_one();
@@ -637,7 +649,8 @@ impl Shared {
 
     fn finish(&self, link: &Link, end: End) {
         self.link.lock().take();
-        if matches!(end, End::Exited(_)) && !link.spoken.load(Ordering::Relaxed) {
+        let silent = link.connection.is_over(link.id) && !link.spoken.load(Ordering::Relaxed);
+        if silent && matches!(end, End::Exited(_)) {
             self.spares.put(link.connection.clone());
         }
         {
@@ -722,5 +735,28 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_waits_for_less_than_what_stops_or_kills_its_program() {
+        for limit in [0, 1, 4096, 65_536, ENOUGH, 4 << 20, usize::MAX] {
+            for policy in [Policy::Wait(limit), Policy::Fail(limit)] {
+                let worth = policy.worth_waiting_for();
+                assert!(worth <= ENOUGH && worth <= limit / 2, "{limit}: {worth}");
+            }
+        }
+        assert_eq!(Policy::Wait(4 << 20).worth_waiting_for(), ENOUGH);
+        assert_eq!(Policy::Keep { head: 1 << 20, tail: 1 << 20 }.worth_waiting_for(), 0);
+    }
+
+    #[test]
+    fn a_reader_waits_for_some_of_its_own_turns() {
+        let millis = |turn| patience(Some(Duration::from_millis(turn))).as_millis();
+        assert_eq!((patience(None).as_millis(), millis(0), millis(10), millis(1000)), (2, 2, 160, 250));
     }
 }
