@@ -14,7 +14,6 @@ mod cancel;
 mod catalogue;
 mod cloud;
 mod config;
-mod copied;
 mod cut;
 mod engine;
 mod exec;

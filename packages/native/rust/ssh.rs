@@ -163,7 +163,6 @@ impl Serving {
         };
         Arc::new(Service {
             sandbox: sandbox.clone(),
-            spares: Arc::default(),
             engine: engine.clone(),
             config: Arc::new(config),
             authorized: self.authorized,
