@@ -3,9 +3,11 @@ import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import type { Duplex } from "node:stream"
@@ -19,32 +21,46 @@ type Created = (error: Error | null, stream: Duplex) => void
 /** What a request is told that comes too late. */
 const ended = () => new Error("the client's scope has ended")
 
-/** Opens one connection for each request in a scope of the client's, and ends them with it. */
+/**
+ * Opens one connection for each request in a scope of the client's, and ends them with it. A request waits for its turn
+ * here and not in Node's agents: those count a connection only when it is there, and forget who waits when one fails.
+ */
 const makeAgents = (
   connect: Effect.Effect<Duplex, MicrosandboxError, Scope.Scope>,
-  maxSockets: number
+  maxConnections: number
 ): Effect.Effect<{ readonly http: Http.Agent; readonly https: Https.Agent }, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const clients = yield* Effect.scope
+    const client = yield* Effect.scope
+    // Closed in the other order: first those who have no connection yet, at once and before a turn becomes free.
+    const connections = yield* Scope.fork(client, "parallel")
+    const connects = yield* Scope.fork(client, "parallel")
     const fork = Effect.runForkWith(yield* Effect.context<never>())
-    // Without keep-alive: a connection that waits for its next request is one that the server may close just then.
-    const options = { keepAlive: false, maxSockets, maxTotalSockets: maxSockets }
+    const turns = yield* Semaphore.make(maxConnections)
     const create = (callback: Created | undefined, wrap: (stream: Duplex) => Duplex): undefined => {
       const connecting = Effect.gen(function*() {
         // Given back with its request, not with the client.
-        const scope = yield* Scope.fork(clients)
-        const stream = yield* Scope.provide(connect, scope).pipe(
+        const scope = yield* Scope.fork(connections)
+        const stream = yield* turns.takeScoped(1).pipe(
+          Effect.andThen(connect),
+          // A request whose client has ended has nothing more to say.
+          Effect.tap((stream) => Effect.addFinalizer(() => Effect.sync(() => stream.destroy()))),
+          Scope.provide(scope),
           Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
         )
         stream.once("close", () => fork(Scope.close(scope, Exit.void)))
         callback?.(null, wrap(stream))
       })
-      // By its fiber's end, and not within it: where the client's scope has ended, it ends before it begins.
-      const tell = (exit: Exit.Exit<void, MicrosandboxError>) => {
-        if (Exit.isSuccess(exit)) return
-        callback?.(Cause.hasInterruptsOnly(exit.cause) ? ended() : toThrown(exit.cause), undefined as never)
-      }
-      fork(Effect.map(Effect.forkIn(connecting, clients), (fiber) => fiber.addObserver(tell)))
+      // Node asks within the fiber of the request, and nobody connects for one that was given up.
+      const requester = Fiber.getCurrent()
+      fork(Effect.map(Effect.forkIn(connecting, connects), (fiber) => {
+        const forget = requester?.addObserver(() => fiber.interruptUnsafe())
+        // By its fiber's end, and not within it: where the client's scope has ended, it ends before it begins.
+        fiber.addObserver((exit) => {
+          forget?.()
+          if (Exit.isSuccess(exit)) return
+          callback?.(Cause.hasInterruptsOnly(exit.cause) ? ended() : toThrown(exit.cause), undefined as never)
+        })
+      }))
       return undefined
     }
     class PlainAgent extends Http.Agent {
@@ -57,19 +73,9 @@ const makeAgents = (
         return create(callback, (socket) => Tls.connect({ ...(to as Tls.ConnectionOptions), socket }))
       }
     }
-    const agents = { http: new PlainAgent(options), https: new SecureAgent(options) }
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        for (const agent of [agents.http, agents.https]) {
-          // Those that wait for their turn would wait for ever.
-          for (const request of Object.values(agent.requests).flatMap((requests) => requests ?? [])) {
-            request.destroy(ended())
-          }
-          agent.destroy()
-        }
-      })
-    )
-    return agents
+    // Without keep-alive: a connection that waits for its next request is one that the server may close just then.
+    const options = { keepAlive: false }
+    return { http: new PlainAgent(options), https: new SecureAgent(options) }
   })
 
 const isAbsolute = /^[a-z][a-z0-9+.-]*:\/\//i
