@@ -160,6 +160,34 @@ layer(layerBackend, { timeout: "5 minutes", excludeTestServices: true })("a prog
       assert.strictEqual((yield* Effect.flip(sandbox.exec("garbage"))).reason._tag, "ExecSessionLost")
     }).pipe(Effect.scoped))
 
+  it.effect("comes by the connection of the program before, unless that may still have something to say", () =>
+    Effect.gen(function*() {
+      const { relay, sandbox } = yield* open("reuses")
+      const connected = Effect.fnUntraced(function*(exits = 1) {
+        const told = yield* relay.until((event) => exited(event) && --exits === 0)
+        return told.filter(({ _tag }) => _tag === "Connected").length
+      })
+      yield* sandbox.exec("true")
+      yield* connected()
+      for (let time = 0; time < 5; time++) {
+        assert.strictEqual((yield* sandbox.exec("say", ["out", "err", `${time}`])).exitCode, time)
+        assert.strictEqual(yield* connected(), 0)
+      }
+      // Two at once have one each.
+      yield* Effect.forEach([1, 2], () => sandbox.exec("true"), { concurrency: 2 })
+      assert.isAtMost(yield* connected(2), 1)
+      // What was killed, or has had an input, gives its connection to nobody.
+      for (const stdin of ["in", "put"]) {
+        assert.strictEqual((yield* sandbox.exec("cat", [], { stdin })).stdout, stdin)
+        yield* connected()
+      }
+      yield* Effect.scoped(sandbox.spawn("wait"))
+      yield* connected()
+      yield* Effect.flip(sandbox.exec("vanish"))
+      assert.strictEqual((yield* sandbox.exec("say", ["on", "", "0"])).stdout, "on")
+      assert.strictEqual(yield* connected(), 2)
+    }).pipe(Effect.scoped))
+
   it.effect("is that of the sandbox's default command where none is given", () =>
     Effect.gen(function*() {
       const { sandbox } = yield* open("default")

@@ -9,6 +9,7 @@ import { makeRow } from "./Store.ts"
 /** What the relay tells of its programs. */
 export type Told =
   | { readonly _tag: "Listening" }
+  | { readonly _tag: "Connected" }
   | { readonly _tag: "Started"; readonly cmd: string; readonly pid: number }
   | { readonly _tag: "Signal"; readonly signal: number }
   | { readonly _tag: "Exited"; readonly cmd: string; readonly pid: number; readonly code: number }

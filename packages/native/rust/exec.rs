@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::{Cancel, CancelToken};
+use crate::copied::Copied;
 use crate::engine::{EngineState, Live};
 use crate::failure::Failure;
+use crate::guest::Spares;
 use crate::options::RlimitOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::output::{Item, Stream, Wanted};
-use crate::program::{KILL_CONFIRM, Opened, Policy, Program, Terms, open};
+use crate::program::{KILL_CONFIRM, Opened, Policy, Program, Pump, Terms, open};
 use crate::slot::{InEngine, Slot};
 
 /// What to run.
@@ -62,8 +64,10 @@ pub enum OutputPolicy {
 pub struct ExecOutput {
     /// Its exit code; -1 when a signal ended it (the agent of 0.7.2 does not say which).
     pub exit_code: i32,
-    pub stdout: Buffer,
-    pub stderr: Buffer,
+    #[napi(ts_type = "Buffer")]
+    pub stdout: Copied,
+    #[napi(ts_type = "Buffer")]
+    pub stderr: Copied,
     pub dropped_stdout: f64,
     pub dropped_stderr: f64,
 }
@@ -75,10 +79,12 @@ pub enum ExecEvent {
         pid: u32,
     },
     Stdout {
-        data: Buffer,
+        #[napi(ts_type = "Buffer")]
+        data: Copied,
     },
     Stderr {
-        data: Buffer,
+        #[napi(ts_type = "Buffer")]
+        data: Copied,
     },
     Dropped {
         #[napi(ts_type = "'stdout' | 'stderr'")]
@@ -155,11 +161,13 @@ impl Limit {
 /// Start a program.
 pub(crate) async fn spawn(
     sandbox: &EngineSandbox,
+    spares: &Arc<Spares>,
     options: ExecOptions,
     live: Live,
     cancel: Cancel,
 ) -> Result<Exec, Stop> {
-    let (program, input) = start(sandbox, options, &cancel, false).await?;
+    let (mut program, pump, input) = start(sandbox, spares, options, &cancel, false).await?;
+    program.drive(pump);
     let started = tokio::select! {
         biased;
         () = cancel.requested() => Err(Stop::Cancelled),
@@ -182,18 +190,29 @@ pub(crate) async fn spawn(
     }
 }
 
-/// Run a program to its end: one crossing of the border for the whole of its output.
-pub(crate) async fn collect(sandbox: &EngineSandbox, options: ExecOptions, cancel: Cancel) -> Result<ExecOutput, Stop> {
-    let (program, input) = start(sandbox, options, &cancel, true).await?;
-    let input = input.unwrap_or_else(|| Vec::new().into());
+/// Run a program to its end: one crossing of the border for the whole of its output, and one task on this side of it.
+pub(crate) async fn collect(
+    sandbox: &EngineSandbox,
+    spares: &Arc<Spares>,
+    options: ExecOptions,
+    cancel: Cancel,
+) -> Result<ExecOutput, Stop> {
+    let (mut program, mut pump, input) = start(sandbox, spares, options, &cancel, true).await?;
+    let exited = async {
+        match input {
+            Some(input) => while_feeding(program.exited(), feed(&program, &input)).await,
+            None => program.exited().await,
+        }
+    };
     let ended = tokio::select! {
         biased;
         () = cancel.requested() => Err(Stop::Cancelled),
-        ended = while_feeding(program.exited(), feed(&program, &input)) => ended.map_err(Stop::Failed),
+        ended = while_feeding(exited, &mut pump) => ended.map_err(Stop::Failed),
     };
     match ended {
         Ok(exit_code) => Ok(gather(&program, exit_code)),
         Err(stop) => {
+            program.drive(pump);
             program.kill().await;
             Err(stop)
         }
@@ -250,25 +269,34 @@ async fn while_feeding<T>(output: impl Future<Output = T>, feed: impl Future<Out
 /// connection were merely dropped, nobody could say whether the guest has begun.
 async fn start(
     sandbox: &EngineSandbox,
+    spares: &Arc<Spares>,
     mut options: ExecOptions,
     cancel: &Cancel,
     collected: bool,
-) -> Result<(Program, Option<Buffer>), Stop> {
+) -> Result<(Program, Pump, Option<Buffer>), Stop> {
     let limit = Limit::new(cancel.clone(), options.timeout_ms);
     let input = options.stdin_data.take();
+    // What has no input is told so at once; what is spawned without a word of it has one that stays open.
+    let ends = input.as_ref().map_or(collected, |input| input.is_empty());
+    let input = input.filter(|input| !input.is_empty());
     let terms =
         Terms { policy: policy(&options.output), collected, tty: options.tty.is_some(), deadline: limit.deadline };
     let request = request(sandbox, options)?;
-    let program = |opened: Opened| Program::new(sandbox, opened, terms);
-    let opening = open(sandbox, &request);
+    let program = |opened: Opened| Program::new(sandbox, spares, opened, terms);
+    let opening = open(sandbox, spares, &request, ends);
     tokio::pin!(opening);
     let stop = tokio::select! {
         biased;
-        opened = &mut opening => return Ok((program(opened?), input)),
+        opened = &mut opening => {
+            let (program, pump) = program(opened?);
+            return Ok((program, pump, input));
+        }
         stop = limit.reached() => stop,
     };
     if let Ok(Ok(opened)) = tokio::time::timeout(KILL_CONFIRM, opening).await {
-        program(opened).kill().await;
+        let (mut program, pump) = program(opened);
+        program.drive(pump);
+        program.kill().await;
     }
     Err(stop)
 }

@@ -4,12 +4,15 @@
 //! and a handshake. What is paced by somebody else, such as a transfer, takes a connection of its own with [`dial`]: one
 //! slow receiver stops the others of its connection.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use microsandbox::agent::{AgentClient, AgentClientError};
+use microsandbox::backend::with_backend;
+use microsandbox::protocol::ProtocolError;
 use microsandbox::protocol::bulk::{
     BULK_FLOW_MASK_GUEST_TO_HOST, BULK_FLOW_MASK_HOST_TO_GUEST, BulkAccepted, BulkCancel, BulkCancelReason, BulkCredit,
     BulkFinish, BulkFlow, BulkKind, BulkOffer, BulkReceiveState, BulkRecord, BulkSendState, BulkStateError,
@@ -23,10 +26,13 @@ use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_agent_client::AgentFrame;
+use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
 
 use crate::failure::Failure;
+use crate::link::{Connection as Link, Outgoing, Stream};
+use crate::owner::process;
 use crate::pause::current_for_control;
 
 /// How long the guest's agent may take to take a connection.
@@ -34,6 +40,9 @@ const DIAL: Duration = Duration::from_secs(10);
 
 /// A kept connection that was not used for this long is given up.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How many connections one sandbox handle keeps for its next programs. A sandbox takes 128, of all handles and processes.
+const SPARES: usize = 8;
 
 /// The most that one record of a bulk flow carries.
 #[allow(dead_code)] // for transfers
@@ -76,7 +85,112 @@ pub(crate) async fn connect(sandbox: &EngineSandbox) -> MicrosandboxResult<Agent
     dialled
 }
 
-/// The same, for the file protocol.
+/// Connections for the programs of one sandbox handle. A program has one of its own; when it has ended by itself, and
+/// nothing was said on its connection but what it is and that its input has ended, then the connection is as good as new,
+/// and the next program need not wait for a handshake and a look into the catalogue.
+#[derive(Default)]
+pub(crate) struct Spares {
+    waiting: parking_lot::Mutex<Waiting>,
+    /// The process that listens for this sandbox, when that was last looked up: its VM's, which is no other sandbox's as long
+    /// as it lives.
+    listener: Mutex<Option<(u32, String)>>,
+    /// Where it listens.
+    path: OnceLock<PathBuf>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// The last one is the one that was used last.
+    links: Vec<(Instant, Arc<Link>)>,
+    /// A task looks for those that are old.
+    watched: bool,
+}
+
+impl Spares {
+    /// Not one to a cloud, which counts what is open.
+    pub(crate) fn put(self: &Arc<Self>, link: Arc<Link>) {
+        let mut waiting = self.waiting.lock();
+        if link.is_socket() && waiting.links.len() < SPARES {
+            waiting.links.push((Instant::now(), link));
+            if !std::mem::replace(&mut waiting.watched, true) {
+                tokio::spawn(give_up_when_old(Arc::downgrade(self)));
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Arc<Link>> {
+        self.waiting.lock().links.pop().map(|(_, link)| link)
+    }
+
+    /// The socket of a sandbox on this machine. When nobody listens there, the engine knows to say why.
+    async fn socket(&self, sandbox: &EngineSandbox) -> Option<UnixStream> {
+        sandbox.backend().as_local()?;
+        if let Some(path) = self.path.get() {
+            return UnixStream::connect(path).await.ok();
+        }
+        let name = sandbox.name().to_owned();
+        let path = Box::pin(with_backend(sandbox.backend().clone(), async move { AgentClient::socket_path(&name) }));
+        let path = path.await.ok()?;
+        let stream = UnixStream::connect(&path).await.ok()?;
+        let _ = self.path.set(path);
+        Some(stream)
+    }
+
+    /// A new one, of this sandbox and no other of its name, as [`connect`] has it. A program has no use for shared arenas: a
+    /// plain socket is made sooner, and one read of it takes many frames.
+    async fn connect(&self, sandbox: &EngineSandbox) -> Result<Link, Failure> {
+        let Some(stream) = self.socket(sandbox).await else {
+            return Ok(Link::over_engine(connect(sandbox).await?).map_err(MicrosandboxError::from)?);
+        };
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+        let listener = pid.and_then(process);
+        let (reader, writer) = stream.into_split();
+        let greeted = Box::pin(tokio::time::timeout(DIAL, Link::over(reader, writer))).await;
+        let greeted = greeted.map_err(|_| Failure::agent_timeout(DIAL)).and_then(|greeted| Ok(greeted?));
+        let mut known = self.listener.lock().await;
+        if greeted.is_err() || listener.is_none() || *known != listener {
+            Box::pin(current_for_control(sandbox)).await?;
+            *known = listener;
+        }
+        greeted
+    }
+
+    /// Ask for a stream on a connection that nobody else uses, and say more on it with the same breath.
+    pub(crate) async fn open(
+        &self,
+        sandbox: &EngineSandbox,
+        frames: impl Fn() -> Result<(Outgoing, Option<Outgoing>), ProtocolError>,
+    ) -> Result<(Arc<Link>, Stream), Failure> {
+        let frames = || frames().map_err(MicrosandboxError::from);
+        while let Some(link) = self.take() {
+            let (what, more) = frames()?;
+            // One that was cut in the meantime takes no request.
+            if let Ok(stream) = link.open_with(what, more).await {
+                return Ok((link, stream));
+            }
+        }
+        let (what, more) = frames()?;
+        let link = Arc::new(self.connect(sandbox).await?);
+        let stream = link.open_with(what, more).await?;
+        Ok((link, stream))
+    }
+}
+
+/// Gives up what was not used for long. Ends when nothing is left.
+async fn give_up_when_old(spares: Weak<Spares>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let Some(spares) = spares.upgrade() else { return };
+        let mut waiting = spares.waiting.lock();
+        waiting.links.retain(|(since, _)| since.elapsed() < IDLE);
+        if waiting.links.is_empty() {
+            waiting.watched = false;
+            return;
+        }
+    }
+}
+
+/// A client of one's own for the file protocol, of this sandbox and no other of its name.
 pub(crate) async fn dial(sandbox: &EngineSandbox) -> Result<Arc<Connection>, Failure> {
     let client = connect(sandbox).await?;
     Ok(Arc::new(Connection { client, sandbox: sandbox.name().to_owned(), used: AtomicBool::new(true) }))
@@ -88,6 +202,7 @@ type Kept = Mutex<Option<Arc<Connection>>>;
 #[derive(Default)]
 pub(crate) struct Guest {
     kept: Arc<Kept>,
+    pub(crate) spares: Arc<Spares>,
 }
 
 impl Guest {
@@ -289,13 +404,13 @@ impl Broken {
 }
 
 /// The reader's end says that the request may have been delivered; every other error comes before that.
+fn is_unsent(error: &AgentClientError) -> bool {
+    matches!(error, AgentClientError::Io(_) | AgentClientError::Closed | AgentClientError::IdRangeExhausted)
+}
+
 fn broken(error: AgentClientError) -> Broken {
-    match error {
-        AgentClientError::Io(_) | AgentClientError::Closed | AgentClientError::IdRangeExhausted => {
-            Broken::Unsent(MicrosandboxError::from(error).into())
-        }
-        _ => Broken::Failed(MicrosandboxError::from(error).into()),
-    }
+    let make = if is_unsent(&error) { Broken::Unsent } else { Broken::Failed };
+    make(MicrosandboxError::from(error).into())
 }
 
 fn lost(error: AgentClientError) -> Failure {

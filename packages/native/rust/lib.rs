@@ -14,6 +14,7 @@ mod cancel;
 mod catalogue;
 mod cloud;
 mod config;
+mod copied;
 mod cut;
 mod engine;
 mod exec;

@@ -31,7 +31,8 @@ use microsandbox::protocol::message::{
 };
 use microsandbox::protocol::tcp::TcpClose;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,9 @@ const STREAMS: usize = 1024;
 /// How many frames may wait to be written.
 const WRITES: usize = 8;
 
+/// Frames are written together up to about this size.
+const TOGETHER: usize = 64 * 1024;
+
 const SIGKILL: i32 = 9;
 
 /// One frame of the peer's.
@@ -80,6 +84,16 @@ impl Frame {
 
     fn cost(&self) -> usize {
         self.body.len() + OVERHEAD
+    }
+
+    /// Its message; nothing of a bulk record.
+    pub(crate) fn message(self) -> Result<Option<Message>, ProtocolError> {
+        match self.kind {
+            Some(_) => {
+                codec::raw_frame_to_message(RawFrame { id: self.id, flags: self.flags, body: self.body }).map(Some)
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -118,6 +132,12 @@ impl Outgoing {
         Ok(Self { flags, body: frame.body, kind })
     }
 
+    /// A message of this side's own.
+    pub(crate) fn message<T: Serialize>(kind: MessageType, payload: &T) -> Result<Self, ProtocolError> {
+        let RawFrame { flags, body, .. } = raw(&Message::with_payload(kind, 0, payload)?)?;
+        Ok(Self { flags, body, kind: Some(kind) })
+    }
+
     fn frame(self, id: u32) -> RawFrame {
         RawFrame { id, flags: self.flags, body: self.body }
     }
@@ -151,6 +171,14 @@ impl Reason {
 
     fn too_slow() -> Self {
         Self::broken("SlowReader", format!("a stream with {WINDOW} bytes to read was not read for {PATIENCE:?}"))
+    }
+
+    /// What an end of the connection says more than that.
+    pub(crate) fn told(self) -> Option<String> {
+        match self {
+            Self::Broken { kind, message } if kind != "PeerClosed" => Some(message),
+            _ => None,
+        }
     }
 
     /// In the words of the greeting, which has one reason for all that can be wrong with it.
@@ -473,9 +501,13 @@ fn farewell(id: u32, kind: Option<MessageType>) -> Option<RawFrame> {
         MessageType::TcpConnect => Message::with_payload(MessageType::TcpClose, id, &TcpClose {}),
         _ => return None,
     };
+    raw(&message.ok()?).ok()
+}
+
+fn raw(message: &Message) -> Result<RawFrame, ProtocolError> {
     let mut buffer = Vec::new();
-    codec::encode_to_buf(&message.ok()?, &mut buffer).ok()?;
-    codec::try_decode_raw_from_buf(&mut buffer).ok()?
+    codec::encode_to_buf(message, &mut buffer)?;
+    Ok(RawFrame { id: message.id, flags: message.flags, body: buffer.split_off(4 + FRAME_HEADER_SIZE) })
 }
 
 /// A stream of frames that was asked for. It is given up when it is dropped.
@@ -551,17 +583,32 @@ impl Connection {
 
     /// Ask for a stream.
     pub(crate) async fn open(&self, what: Outgoing, limit: Option<Duration>) -> Result<Stream, Reason> {
-        self.within(limit, self.ask(what)).await
+        self.within(limit, self.ask(what, None)).await
+    }
+
+    /// Ask for a stream, and say more on it with the same breath.
+    pub(crate) async fn open_with(&self, what: Outgoing, more: Option<Outgoing>) -> Result<Stream, Reason> {
+        self.ask(what, more).await
     }
 
     /// Ask for one frame. When it is not the last one, the stream is given up.
     pub(crate) async fn request(&self, what: Outgoing, limit: Option<Duration>) -> Result<Frame, Reason> {
         let asked = async {
-            let stream = self.ask(what).await?;
+            let stream = self.ask(what, None).await?;
             let mut frames = stream.inbox.read(1).await?;
             frames.pop().ok_or_else(|| self.shared.why())
         };
         self.within(limit, asked).await
+    }
+
+    /// Whether it is a socket of this machine, and nobody's in between.
+    pub(crate) fn is_socket(&self) -> bool {
+        matches!(self.shared.out, Out::Socket { .. })
+    }
+
+    /// Whether a stream has had its last word, on a connection that has not.
+    pub(crate) fn is_over(&self, id: u32) -> bool {
+        self.shared.routes.lock().over.is_none() && !self.shared.is_open(id)
     }
 
     /// Send one more frame on a stream; answers when it is written.
@@ -596,14 +643,23 @@ impl Connection {
         self.tasks.wait().await;
     }
 
-    async fn ask(&self, what: Outgoing) -> Result<Stream, Reason> {
+    async fn ask(&self, what: Outgoing, more: Option<Outgoing>) -> Result<Stream, Reason> {
         match &self.shared.out {
             Out::Socket { writes, .. } => {
                 // A place first: from the moment that an id is taken, its frame is on its way.
-                let place = writes.reserve().await.map_err(|_| self.shared.why())?;
+                let count = 1 + usize::from(more.is_some());
+                let mut places = writes.reserve_many(count).await.map_err(|_| self.shared.why())?;
                 let stream = self.shared.reserve(what.kind)?;
                 let (written, done) = oneshot::channel();
-                place.send(Write { frame: what.frame(stream.id), opening: true, written });
+                if let Some(place) = places.next() {
+                    place.send(Write { frame: what.frame(stream.id), opening: true, written });
+                }
+                if let (Some(place), Some(more)) = (places.next(), more) {
+                    // Nobody waits for it.
+                    let (written, _) = oneshot::channel();
+                    place.send(Write { frame: more.frame(stream.id), opening: false, written });
+                }
+                drop(places);
                 done.await.map_err(|_| self.shared.why())?;
                 Ok(stream)
             }
@@ -612,6 +668,9 @@ impl Connection {
                 Shared::room(&self.shared.routes.lock())?;
                 let kind = what.kind;
                 let (id, frames) = client.stream_raw(what.flags, what.body).await.map_err(|_| Reason::peer_closed())?;
+                if let Some(more) = more {
+                    client.send_raw(id, more.flags, &more.body).await.map_err(|_| Reason::peer_closed())?;
+                }
                 let inbox = Inbox::new();
                 {
                     let mut routes = self.shared.routes.lock();
@@ -682,19 +741,29 @@ async fn write<W: AsyncWrite + Unpin>(
     mut writes: mpsc::Receiver<Write>,
     mut farewells: mpsc::UnboundedReceiver<RawFrame>,
 ) -> Option<Reason> {
+    let mut bytes = Vec::new();
     loop {
-        let (frame, opening, written) = tokio::select! {
-            Some(Write { frame, opening, written }) = writes.recv() => (frame, opening, Some(written)),
-            Some(frame) = farewells.recv() => (frame, false, None),
+        let mut next = tokio::select! {
+            Some(Write { frame, opening, written }) = writes.recv() => Some((frame, opening, Some(written))),
+            Some(frame) = farewells.recv() => Some((frame, false, None)),
             else => return None,
         };
-        if !shared.sending(frame.id, opening) {
-            continue;
+        let mut told = Vec::new();
+        while let Some((frame, opening, written)) = next {
+            if shared.sending(frame.id, opening) {
+                codec::encode_raw_to_buf(&frame, &mut bytes).ok()?;
+                told.extend(written);
+            }
+            // What waits goes along: one write for all.
+            next = if bytes.len() < TOGETHER { writes.try_recv().ok() } else { None }
+                .map(|Write { frame, opening, written }| (frame, opening, Some(written)));
         }
-        if codec::write_raw_frame(&mut sink, &frame).await.is_err() {
+        if sink.write_all(&bytes).await.is_err() || sink.flush().await.is_err() {
             return None;
         }
-        if let Some(written) = written {
+        bytes.clear();
+        bytes.shrink_to(TOGETHER);
+        for written in told {
             // Nobody waits when the call was cancelled.
             let _ = written.send(());
         }

@@ -91,6 +91,10 @@ impl Queue {
         self.bytes() + self.entries.len() * OVERHEAD
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.held.iter().sum()
     }

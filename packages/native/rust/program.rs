@@ -18,12 +18,15 @@
 //!
 //! A connection of its own, because one slow receiver of the engine's client stalls all others of its connection, and
 //! because that the agent kills what a lost connection has started is just what is wanted: nothing outlives this process.
+//! When the program is over, and all was said on it without us, the next program may have it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use microsandbox::MicrosandboxResult;
-use microsandbox::agent::AgentClient;
+use microsandbox::MicrosandboxError;
+use microsandbox::protocol::ProtocolError;
 use microsandbox::protocol::core::CoreError;
 use microsandbox::protocol::exec::{
     ExecExited, ExecFailed, ExecRequest, ExecResize, ExecSignal, ExecStarted, ExecStderr, ExecStdin, ExecStdinError,
@@ -32,13 +35,14 @@ use microsandbox::protocol::exec::{
 use microsandbox::protocol::fs::{FsOp, FsRequest, FsResponse};
 use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
-use microsandbox_agent_client::AgentFrame;
-use tokio::sync::{Notify, mpsc, watch};
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::guest::connect;
+use crate::guest::Spares;
+use crate::link::{Connection, Frame, Outgoing, Stream as Frames};
 use crate::output::{Item, Queue, Stream, Tail, Wanted};
 
 /// How long a kill waits for the guest's word that the process has gone.
@@ -51,11 +55,18 @@ const SLACK: usize = 32 << 20;
 /// The agent refuses frames over 4 MiB; a write is cut into pieces well below that.
 const STDIN_PIECE: usize = 1 << 20;
 
-/// How often to look whether a program whose exit is waited for is still there.
+/// How often to look whether a program whose exit is waited for is still there; most are over before the first time.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How long what a program has left behind may still print when the exit is waited for.
 const GRACE: Duration = Duration::from_millis(400);
+
+/// The guest's agent reads so much of an output at a time: when it has found as much, there is more.
+const FULL: usize = 4096;
+
+/// A read while more is sure to come waits for it: each one costs a crossing of the border, which is worth about as much of
+/// copying. It gets this much, or what comes within some turns of its reader (see [`patience`]).
+const ENOUGH: usize = 128 << 10;
 
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
@@ -74,6 +85,17 @@ pub(crate) enum Policy {
         tail: usize,
     },
     Discard,
+}
+
+impl Policy {
+    /// How much a reader may wait for that could have less: never so much that it stops the program, kills it, or has
+    /// output dropped that the reader was there for.
+    fn worth_waiting_for(self) -> usize {
+        match self {
+            Self::Wait(limit) | Self::Fail(limit) => ENOUGH.min(limit / 2),
+            Self::Keep { .. } | Self::Discard => 0,
+        }
+    }
 }
 
 /// How to run a program.
@@ -99,62 +121,92 @@ enum End {
 
 /// A connection and the program on it. When the last of these goes, the guest kills the program's group.
 struct Link {
-    client: AgentClient,
+    connection: Arc<Connection>,
     id: u32,
+    /// More was said than what to run and that its input has ended: an answer, or what it costs, may come later.
+    spoken: AtomicBool,
     /// Held from the look at who has stopped the program until the signal is on its way.
     order: tokio::sync::Mutex<()>,
 }
 
 impl Link {
-    async fn signal(&self, signal: i32) -> MicrosandboxResult<()> {
-        Ok(self.client.send(self.id, MessageType::ExecSignal, &ExecSignal { signal }).await?)
+    /// Say more of the program. False when it is over.
+    async fn say<T: Serialize>(&self, kind: MessageType, payload: &T) -> Result<bool, Failure> {
+        let what = Outgoing::message(kind, payload).map_err(MicrosandboxError::from)?;
+        match self.connection.send(self.id, what, None).await {
+            Ok(()) => Ok(true),
+            Err(_) if self.connection.is_over(self.id) => Ok(false),
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    async fn signal(&self, signal: i32) -> Result<bool, Failure> {
+        self.spoken.store(true, Ordering::Relaxed);
+        self.say(MessageType::ExecSignal, &ExecSignal { signal }).await
     }
 
     /// Whether a process is there; when in doubt, it is.
     async fn has(&self, pid: u32) -> bool {
         let op = FsOp::Stat { path: format!("/proc/{pid}"), follow_symlink: false };
-        match self.client.request(MessageType::FsRequest, &FsRequest { op, bulk: None }).await {
-            Ok(answer) if answer.t == MessageType::FsResponse => {
-                !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
-            }
-            _ => true,
-        }
+        let Ok(what) = Outgoing::message(MessageType::FsRequest, &FsRequest { op, bulk: None }) else { return true };
+        let Ok(Ok(Some(answer))) = self.connection.request(what, None).await.map(Frame::message) else { return true };
+        answer.t != MessageType::FsResponse
+            || !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
     }
 
     /// An empty frame is the end of the input.
-    async fn stdin(&self, data: Vec<u8>) -> MicrosandboxResult<()> {
-        Ok(self.client.send(self.id, MessageType::ExecStdin, &ExecStdin { data }).await?)
+    async fn stdin(&self, data: Vec<u8>) -> Result<bool, Failure> {
+        if !data.is_empty() {
+            self.spoken.store(true, Ordering::Relaxed);
+        }
+        self.say(MessageType::ExecStdin, &ExecStdin { data }).await
     }
 }
 
 /// A request that is on its way, with the connection that its answers come on.
 pub(crate) struct Opened {
     link: Arc<Link>,
-    frames: mpsc::Receiver<AgentFrame>,
+    frames: Frames,
 }
 
-/// Ask a sandbox for a program.
-pub(crate) async fn open(sandbox: &EngineSandbox, request: &ExecRequest) -> MicrosandboxResult<Opened> {
-    let client = connect(sandbox).await?;
-    let (id, frames) = Box::pin(client.stream_frames(MessageType::ExecRequest, request)).await?;
-    Ok(Opened { link: Arc::new(Link { client, id, order: tokio::sync::Mutex::new(()) }), frames })
+/// Ask a sandbox for a program. `ends`: it gets no input.
+pub(crate) async fn open(
+    sandbox: &EngineSandbox,
+    spares: &Spares,
+    request: &ExecRequest,
+    ends: bool,
+) -> Result<Opened, Failure> {
+    let frames = || -> Result<_, ProtocolError> {
+        let end =
+            ends.then(|| Outgoing::message(MessageType::ExecStdin, &ExecStdin { data: Vec::new() })).transpose()?;
+        Ok((Outgoing::message(MessageType::ExecRequest, request)?, end))
+    };
+    let (connection, frames) = Box::pin(spares.open(sandbox, frames)).await?;
+    let (id, spoken) = (frames.id, AtomicBool::new(request.tty));
+    Ok(Opened { link: Arc::new(Link { connection, id, spoken, order: tokio::sync::Mutex::new(()) }), frames })
 }
+
+/// What reads the connection of a program and steers it, always and to its end.
+pub(crate) type Pump = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A program that was asked for.
 pub(crate) struct Program {
     shared: Arc<Shared>,
-    pump: AbortHandle,
+    pump: Option<AbortHandle>,
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.pump.abort();
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
         self.shared.link.lock().take();
     }
 }
 
 struct Shared {
     sandbox: String,
+    spares: Arc<Spares>,
     terms: Terms,
     /// Given up at the program's end: a sandbox has 128 connections.
     link: parking_lot::Mutex<Option<Arc<Link>>>,
@@ -178,8 +230,14 @@ struct State {
     end: Option<End>,
     /// Readers that wait, with nothing in the queue for them.
     waiting: usize,
+    /// How much a reader waits for that could have less.
+    gathering: Option<usize>,
+    /// The last that came was output, and as much of it as the agent takes at a time.
+    full: bool,
     /// How many wait for the exit.
     awaited: usize,
+    /// When a reader was last given output.
+    given: Option<Instant>,
     /// The program has gone, and what it has left behind keeps its outputs open.
     abandoned: bool,
     /// Stopped by us.
@@ -208,17 +266,26 @@ enum Course {
 }
 
 impl Program {
-    pub(crate) fn new(sandbox: &EngineSandbox, opened: Opened, terms: Terms) -> Self {
+    /// A program, and its pump: nothing happens with it unless that is polled, or given to [`Program::drive`].
+    pub(crate) fn new(sandbox: &EngineSandbox, spares: &Arc<Spares>, opened: Opened, terms: Terms) -> (Self, Pump) {
         let shared = Arc::new(Shared {
             sandbox: sandbox.name().to_owned(),
+            spares: spares.clone(),
             terms,
             link: parking_lot::Mutex::new(Some(opened.link.clone())),
             state: parking_lot::Mutex::default(),
             changed: watch::Sender::new(()),
             wanted: Notify::new(),
         });
-        let pump = tokio::spawn(pump(shared.clone(), opened.link, opened.frames)).abort_handle();
-        Self { shared, pump }
+        let pump: Pump = Box::pin(pump(shared.clone(), opened));
+        (Self { shared, pump: None }, pump)
+    }
+
+    /// Have its pump run by itself, unless that has come to its end.
+    pub(crate) fn drive(&mut self, pump: Pump) {
+        if self.shared.state.lock().end.is_none() {
+            self.pump = Some(tokio::spawn(pump).abort_handle());
+        }
     }
 
     /// Its process id, when it has started.
@@ -242,15 +309,21 @@ impl Program {
     /// What is there for a reader; waits until something is. Empty after the last.
     pub(crate) async fn read(&self, wanted: Wanted, limit: usize) -> Result<Vec<Item>, Failure> {
         let mut waiting = None;
-        let items = self
-            .shared
-            .until(|state| {
+        let enough = self.shared.terms.policy.worth_waiting_for().min(limit);
+        let turn = self.shared.state.lock().given.map(|given| given.elapsed());
+        let mut gathered = false;
+        let items = loop {
+            let found = self.shared.until(|state| {
+                if !gathered && self.shared.flows(state, enough) {
+                    return Some(None);
+                }
                 let items = state.queue.take(wanted, limit);
                 if !items.is_empty() {
-                    return Some(Ok(items));
+                    state.given = Some(Instant::now());
+                    return Some(Some(Ok(items)));
                 }
                 if let Some(end) = self.shared.ended(state) {
-                    return Some(end.map(|_| items));
+                    return Some(Some(end.map(|_| items)));
                 }
                 if waiting.is_none() {
                     state.waiting += 1;
@@ -258,10 +331,24 @@ impl Program {
                     self.shared.wanted.notify_one();
                 }
                 None
-            })
-            .await;
+            });
+            if let Some(items) = found.await {
+                break items;
+            }
+            drop(waiting.take());
+            self.gather(enough, patience(turn)).await;
+            gathered = true;
+        };
         self.shared.wanted.notify_one();
         items
+    }
+
+    /// Wait until so much is there, or no more is sure to come.
+    async fn gather(&self, enough: usize, patience: Duration) {
+        self.shared.state.lock().gathering = Some(enough);
+        let _gathering = Gathering(&self.shared);
+        let gathered = self.shared.until(|state| (!self.shared.flows(state, enough)).then_some(()));
+        let _ = tokio::time::timeout(patience, gathered).await;
     }
 
     /// Write to its stdin; answers when the guest's relay has taken it.
@@ -272,16 +359,18 @@ impl Program {
             if self.shared.state.lock().stdin_failed.is_some() {
                 return Err(self.input_closed());
             }
-            link.stdin(piece.to_vec()).await?;
+            if !link.stdin(piece.to_vec()).await? {
+                return Err(self.input_closed());
+            }
         }
         Ok(())
     }
 
     pub(crate) async fn close_stdin(&self) -> Result<(), Failure> {
-        match self.link() {
-            Some(link) => Ok(link.stdin(Vec::new()).await?),
-            None => Ok(()),
+        if let Some(link) = self.link() {
+            link.stdin(Vec::new()).await?;
         }
+        Ok(())
     }
 
     fn input_closed(&self) -> Failure {
@@ -323,14 +412,11 @@ impl Program {
     }
 
     pub(crate) async fn resize(&self, rows: u16, cols: u16) -> Result<(), Failure> {
-        match self.link() {
-            Some(link) => Ok(link
-                .client
-                .send(link.id, MessageType::ExecResize, &ExecResize { rows, cols })
-                .await
-                .map_err(microsandbox::MicrosandboxError::from)?),
-            None => Ok(()),
+        // Only a terminal has a size, and its connection is given up with it.
+        if let Some(link) = self.link() {
+            link.say(MessageType::ExecResize, &ExecResize { rows, cols }).await?;
         }
+        Ok(())
     }
 
     /// Kill the process group and wait for the guest's word that the program has ended. True when that word came, now or
@@ -363,6 +449,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
+struct Gathering<'a>(&'a Shared);
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().gathering = None;
+    }
+}
+
 struct Awaited<'a>(&'a Shared);
 
 impl Drop for Awaited<'_> {
@@ -388,6 +482,12 @@ impl Shared {
             // Never an error: the sender is ours.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Whether there is output, less than so much, and more of it is sure to come.
+    fn flows(&self, state: &State, enough: usize) -> bool {
+        let room = !state.queue.is_empty() && state.queue.bytes() < enough;
+        room && state.full && state.end.is_none() && !state.throttled && self.course(state) == Course::Run
     }
 
     /// Why nothing more will come.
@@ -447,18 +547,28 @@ impl Shared {
         let _ = link.signal(signal).await;
     }
 
+    /// Whether all who wait, wait for more than has come.
+    fn gathers(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting == 0 && state.gathering.is_some_and(|enough| self.flows(&state, enough))
+    }
+
     /// Take in what the guest says; the end, if that was the last.
-    fn receive(&self, frame: AgentFrame) -> Option<End> {
+    fn receive(&self, frame: Frame) -> Option<End> {
         let broken = |error: &dyn std::fmt::Display| Some(End::Lost(Some(error.to_string())));
-        let AgentFrame::Control(message) = frame else { return broken(&"a bulk record on the stream of a program") };
-        match self.take_in(&message) {
-            Ok(end) => end,
+        match frame.message() {
+            Ok(Some(message)) => match self.take_in(&message) {
+                Ok(end) => end,
+                Err(error) => broken(&error),
+            },
+            Ok(None) => broken(&"a bulk record on the stream of a program"),
             Err(error) => broken(&error),
         }
     }
 
-    fn take_in(&self, message: &Message) -> Result<Option<End>, microsandbox::protocol::ProtocolError> {
+    fn take_in(&self, message: &Message) -> Result<Option<End>, ProtocolError> {
         let mut state = self.state.lock();
+        state.full = false;
         match message.t {
             MessageType::ExecStarted => {
                 let ExecStarted { pid } = message.payload()?;
@@ -503,6 +613,7 @@ impl Shared {
         }
         state.tails[stream as usize].push(data);
         state.leave = false;
+        state.full = data.len() >= FULL;
         if matches!(self.terms.policy, Policy::Discard) {
             return;
         }
@@ -527,14 +638,21 @@ impl Shared {
 
     /// Wait until a program has gone, and then a while for the agent to say so.
     async fn gone(&self, link: &Link, pid: u32) {
-        while link.has(pid).await {
+        loop {
             tokio::time::sleep(LOOK).await;
+            if !link.has(pid).await {
+                break;
+            }
         }
         tokio::time::sleep(GRACE).await;
     }
 
-    fn finish(&self, end: End) {
+    fn finish(&self, link: &Link, end: End) {
         self.link.lock().take();
+        let silent = link.connection.is_over(link.id) && !link.spoken.load(Ordering::Relaxed);
+        if silent && matches!(end, End::Exited(_)) {
+            self.spares.put(link.connection.clone());
+        }
         {
             let mut state = self.state.lock();
             state.end = Some(match (&state.ending, end) {
@@ -547,8 +665,14 @@ impl Shared {
     }
 }
 
+/// How long a reader may wait for more than it could have, when its last turn took so long: most of its time it then waits,
+/// whatever a turn costs on this machine.
+fn patience(turn: Option<Duration>) -> Duration {
+    (turn.unwrap_or_default() * 16).clamp(Duration::from_millis(2), Duration::from_millis(250))
+}
+
 /// Reads all that comes, always, and steers the program.
-async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<AgentFrame>) {
+async fn pump(shared: Arc<Shared>, Opened { link, frames }: Opened) {
     let mut steering = None;
     let mut watching = None;
     // Until when a program that was killed may take.
@@ -569,13 +693,19 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
             () = async { if let Some(steering) = steering.as_mut() { steering.await } }, if steering.is_some() => {
                 steering = None;
             }
-            frame = frames.recv() => {
-                let Some(frame) = frame else { break End::Lost(None) };
-                let end = shared.receive(frame);
-                if let Some(end) = end {
+            received = frames.read() => {
+                let received = match received {
+                    Ok(received) if !received.is_empty() => received,
+                    Ok(_) => break End::Lost(None),
+                    Err(reason) => break End::Lost(reason.told()),
+                };
+                // Readers are woken once for all that has come.
+                if let Some(end) = received.into_iter().find_map(|frame| shared.receive(frame)) {
                     break end;
                 }
-                shared.changed.send_replace(());
+                if !shared.gathers() {
+                    shared.changed.send_replace(());
+                }
             }
             () = async { if let Some(watching) = watching.as_mut() { watching.await } }, if watching.is_some() => {
                 shared.state.lock().abandoned = true;
@@ -588,7 +718,7 @@ async fn pump(shared: Arc<Shared>, link: Arc<Link>, mut frames: mpsc::Receiver<A
         }
     };
     drop((steering, watching));
-    shared.finish(end);
+    shared.finish(&link, end);
 }
 
 async fn late(deadline: Option<(Instant, Duration)>) -> Duration {
@@ -605,5 +735,28 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_waits_for_less_than_what_stops_or_kills_its_program() {
+        for limit in [0, 1, 4096, 65_536, ENOUGH, 4 << 20, usize::MAX] {
+            for policy in [Policy::Wait(limit), Policy::Fail(limit)] {
+                let worth = policy.worth_waiting_for();
+                assert!(worth <= ENOUGH && worth <= limit / 2, "{limit}: {worth}");
+            }
+        }
+        assert_eq!(Policy::Wait(4 << 20).worth_waiting_for(), ENOUGH);
+        assert_eq!(Policy::Keep { head: 1 << 20, tail: 1 << 20 }.worth_waiting_for(), 0);
+    }
+
+    #[test]
+    fn a_reader_waits_for_some_of_its_own_turns() {
+        let millis = |turn| patience(Some(Duration::from_millis(turn))).as_millis();
+        assert_eq!((patience(None).as_millis(), millis(0), millis(10), millis(1000)), (2, 2, 160, 250));
     }
 }

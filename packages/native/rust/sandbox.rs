@@ -173,7 +173,9 @@ impl Sandbox {
     pub async fn exec(&self, options: ExecOptions, token: &CancelToken) -> napi::Result<Outcome<ExecOutput>> {
         Ok(self
             .slot
-            .run(token, |value, cancel| async move { crate::exec::collect(&value.sandbox, options, cancel).await })
+            .run(token, |value, cancel| async move {
+                crate::exec::collect(&value.sandbox, &value.guest.spares, options, cancel).await
+            })
             .await)
     }
 
@@ -184,7 +186,7 @@ impl Sandbox {
             .slot
             .run(token, |value, cancel| async move {
                 let live = value.live.engine().count(Kind::Exec);
-                crate::exec::spawn(&value.sandbox, options, live, cancel).await
+                crate::exec::spawn(&value.sandbox, &value.guest.spares, options, live, cancel).await
             })
             .await)
     }

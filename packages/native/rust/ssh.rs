@@ -163,6 +163,7 @@ impl Serving {
         };
         Arc::new(Service {
             sandbox: sandbox.clone(),
+            spares: Arc::default(),
             engine: engine.clone(),
             config: Arc::new(config),
             authorized: self.authorized,

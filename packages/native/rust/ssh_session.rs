@@ -23,6 +23,7 @@ use crate::cut::{Cut, Wire};
 use crate::engine::{EngineState, Kind};
 use crate::exec::{self, ExecOptions, OutputPolicy, TerminalSize};
 use crate::failure::Failure;
+use crate::guest::Spares;
 use crate::output::{Item, Stream, Wanted};
 use crate::program::{KILL_CONFIRM, Policy, Program, Terms};
 use crate::ssh_channel::{Exit, Gone, Inbox, Output, Room, WINDOW};
@@ -64,6 +65,7 @@ const SFTP_SERVER: &str = "for server in /usr/lib/openssh/sftp-server /usr/lib/s
 /// What all clients of a server have in common.
 pub(crate) struct Service {
     pub(crate) sandbox: EngineSandbox,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) engine: Arc<EngineState>,
     pub(crate) config: Arc<Config>,
     pub(crate) authorized: Vec<PublicKey>,
@@ -529,7 +531,11 @@ impl Work {
             Terms { policy: Policy::Wait(UNREAD), collected: false, tty: options.tty.is_some(), deadline: None };
         let sandbox = &self.service.sandbox;
         let request = exec::request(sandbox, options)?;
-        Ok(Program::new(sandbox, program::open(sandbox, &request).await?, terms))
+        let spares = &self.service.spares;
+        let opened = program::open(sandbox, spares, &request, false).await?;
+        let (mut program, pump) = Program::new(sandbox, spares, opened, terms);
+        program.drive(pump);
+        Ok(program)
     }
 
     async fn serve_files(self, output: &Output) {

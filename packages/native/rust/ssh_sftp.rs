@@ -680,7 +680,7 @@ impl Root {
             output: OutputPolicy::Fail { limit: 65_536.0 },
         };
         let cancel = Cancel { call: CancellationToken::new(), engine: CancellationToken::new() };
-        match Box::pin(exec::collect(&self.sandbox, options, cancel)).await {
+        match Box::pin(exec::collect(&self.sandbox, &self.guest.spares, options, cancel)).await {
             Ok(output) if output.exit_code == 0 => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ok(output) => Err(Refused::new(status::FAILURE, String::from_utf8_lossy(&output.stderr).trim())),
             Err(Stop::Failed(Failure::ExecFailed { .. })) => {

@@ -30,6 +30,7 @@ const names = new Set("cat deaf echo evade garbage leave pour say true vanish wa
 let pid = 100
 
 const serve = (socket: net.Socket): void => {
+  tell({ _tag: "Connected" })
   const programs = new Map<
     number,
     { input: (data: Uint8Array) => unknown; left: boolean; stopped: boolean; killed: boolean; resume: () => void }

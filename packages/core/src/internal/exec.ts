@@ -154,7 +154,10 @@ export const exec = (operation: string, target: Target) => {
       : toKeep(output)
     const run: Effect.Effect<Native.ExecOutput, MicrosandboxError | E, R> =
       typeof stdin === "string" || stdin instanceof Uint8Array
-        ? native.call((token) => handle.exec(toNative(given, policy, toBuffer(stdin)), token)).pipe(mapFailure(subject))
+        // No input is told by its absence: a buffer that crosses is held and given back, which costs as much as the call.
+        ? native.call((token) =>
+          handle.exec(toNative(given, policy, stdin.length === 0 ? undefined : toBuffer(stdin)), token)
+        ).pipe(mapFailure(subject))
         : collect(target, subject, toNative(given, policy), stdin)
     const collected = yield* run
     yield* Effect.annotateCurrentSpan("process.exit.code", collected.exitCode)
