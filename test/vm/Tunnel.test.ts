@@ -6,7 +6,6 @@ import { HttpBody, HttpClientRequest } from "effect/http"
 import type { HttpClientError } from "effect/http/HttpClientError"
 import type { Socket } from "effect/socket"
 import { createHash } from "node:crypto"
-import { once } from "node:events"
 import { layerBackend, rootDirectory } from "../support/Sandboxes.ts"
 
 const layerSandbox = Layer.unwrap(Effect.map(rootDirectory, (image) => Sandbox.layer({ image }))).pipe(
@@ -101,13 +100,12 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a por
   it.effect("gives away what was written before a scope that ends well", () =>
     Effect.gen(function*() {
       const sandbox = yield* Sandbox.Sandbox
-      // The wait's own connection has nothing to say, and may be served at the same time.
-      yield* serve(7001, "echo ready; cat > /tmp/got.$$ && [ -s /tmp/got.$$ ] && mv /tmp/got.$$ /tmp/got")
-      const data = pattern(300_000)
+      // One that begins to read when the scope has ended, and more than its kernel takes for it. The wait's own connection
+      // has nothing to say, and may be served at the same time.
+      yield* serve(7001, "sleep 2; cat > /tmp/got.$$ && [ -s /tmp/got.$$ ] && mv /tmp/got.$$ /tmp/got")
+      const data = pattern(1_000_000)
       yield* Effect.scoped(Effect.gen(function*() {
         const stream = yield* sandbox.duplex(7001)
-        // A second is given to who takes what was written, and not to who has yet to be started.
-        yield* Effect.promise(() => once(stream, "data"))
         stream.write(data)
       }))
       const { stdout } = yield* sandbox.shell(

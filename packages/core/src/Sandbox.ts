@@ -279,7 +279,8 @@ export interface Sandbox {
   /**
    * A socket to a TCP port of the guest, which needs no published port. It connects when its reader is acquired, and ends with
    * that scope; it can be acquired again. A failure to connect is a `SocketOpenError` with our error as its cause, whose
-   * reason is `TunnelRefused` when nothing listens. An end without failure gives away what was written, within a second.
+   * reason is `TunnelRefused` when nothing listens. An end without failure gives away what was written, for
+   * which the guest has 10 seconds.
    */
   readonly socket: (port: number, options?: Tunnel.Options) => Effect.Effect<Socket, MicrosandboxError>
   /**

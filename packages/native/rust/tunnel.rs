@@ -42,8 +42,9 @@ const WINDOW: u64 = 1 << 20;
 /// The largest buffer that a read answers with: a record's greatest length. Neighbouring small records become one.
 const CHUNK: usize = 256 * 1024;
 
-/// How long a close that is to lose nothing waits for the other end's close.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a close that is to lose nothing waits for the other end's close. Nothing else tells that the guest has it all:
+/// its agent answers for what it took with the next credit, which comes for each half of a window.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How long the guest's agent has to confirm the end of a tunnel.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -612,7 +613,7 @@ impl Tunnel {
     }
 
     /// End the tunnel and give the handle back. With `linger`, what was written is delivered first, as far as the guest's
-    /// end takes it within a second.
+    /// end takes it within 10 seconds.
     #[napi]
     pub async fn close(&self, linger: bool) -> napi::Result<()> {
         let Some(value) = self.slot.take() else { return Ok(()) };

@@ -28,7 +28,7 @@ const maxConnections = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 
 export const loopback = "127.0.0.1"
 
 /** How long a stream that was ended may take to give its last bytes away, before it is cut. */
-const flush = "1 second"
+const flush = "10 seconds"
 
 type Native_ = Native.Native["Service"]
 

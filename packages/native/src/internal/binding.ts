@@ -490,7 +490,7 @@ export declare class Tunnel {
   finish(token: CancelToken): Promise<Outcome<void>>
   /**
    * End the tunnel and give the handle back. With `linger`, what was written is delivered first, as far as the guest's
-   * end takes it within a second.
+   * end takes it within 10 seconds.
    */
   close(linger: boolean): Promise<void>
 }
