@@ -9,7 +9,7 @@ import { seeded } from "../support/Seeded.ts"
 layer(Layer.merge(NodeServices.layer, Registry.layer), { timeout: "10 minutes", excludeTestServices: true })(
   "a process that is killed",
   (it) => {
-    for (const phase of ["boot", "exec", "branched"] as const) {
+    for (const phase of ["exec", "branched"] as const) {
       it.effect(`in ${phase} leaves no VM, and its sandbox's name to the next`, () => seeded(killIn(phase), phase))
     }
   }

@@ -12,7 +12,7 @@ layer(layerBackend, { timeout: "10 minutes", excludeTestServices: true })("a san
     "is what a model of it says, whatever is done to it",
     [commands],
     ([commands]) => seeded(walk(commands)),
-    { arbitrary: { runs: 3, maxShrinks: 0, seed } }
+    { arbitrary: { runs: 2, maxShrinks: 0, seed } }
   )
 
   it.effect("ends when it is removed: its handle does nothing to the next of its name", () =>
