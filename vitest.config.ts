@@ -25,6 +25,8 @@ export default defineConfig({
     environment: "node",
     pool: "forks",
     passWithNoTests: false,
+    // Vitest leaves one processor for itself, which is half of CI's.
+    maxWorkers: "100%",
     sequence: { sequencer: Shards },
     reporters: ["default", "./test/support/CountsReporter.ts"],
     projects: [
