@@ -26,6 +26,8 @@ inputs_hash() {
     sed -n '/"napi": {/,/^  }/p' $native/package.json
     grep '"version"' node_modules/@napi-rs/cli/package.json
     rustc -vV
+    # What is compiled for a developer's next change is slower, and not what is published or measured.
+    echo "incremental: ${CARGO_INCREMENTAL:-0}"
   } | sha | cut -d' ' -f1
 }
 

@@ -91,8 +91,8 @@ type Sides = ReadonlyArray<Contender>
 const pouring = (mebibytes: number) => ({ sandbox: first, command: "pour", args: [`${mebibytes * mebibyte}`] })
 
 const exec = Effect.fn("row exec")(function*(sides: Sides, { execs, rounds }: Plan) {
-  // What is made at first use is not what is measured.
-  yield* interleaved(sides, 1, asked({ op: "exec", sandbox: first, count: 20 }))
+  // What is made at first use is not what is measured, nor is JavaScript that V8 has yet to compile.
+  yield* interleaved(sides, 1, asked({ op: "exec", sandbox: first, count: 3 * execs }))
   const answers = yield* interleaved(sides, rounds, asked({ op: "exec", sandbox: first, count: execs }))
   const figure: Figure = {
     row: "exec",
