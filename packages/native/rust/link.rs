@@ -669,7 +669,8 @@ impl Connection {
                 let kind = what.kind;
                 let (id, frames) = client.stream_raw(what.flags, what.body).await.map_err(|_| Reason::peer_closed())?;
                 if let Some(more) = more {
-                    client.send_raw(id, more.flags, &more.body).await.map_err(|_| Reason::peer_closed())?;
+                    // The request is out: a connection that breaks now is told by the stream's end.
+                    let _ = client.send_raw(id, more.flags, &more.body).await;
                 }
                 let inbox = Inbox::new();
                 {
