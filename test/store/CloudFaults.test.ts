@@ -332,6 +332,11 @@ describe("the connection to a guest of a control plane", () => {
     ["core.exec.exited", ({ sandbox }) => sandbox.exec("echo", ["a"]), "ExecSessionLost"],
     ["core.ready", ({ sandbox }) => sandbox.fs.stat("/large"), "AgentClient"],
     ["core.fs.response", ({ sandbox }) => sandbox.fs.stat("/large"), "AgentClient"],
+    [
+      "core.fs.data",
+      ({ sandbox: { fs } }) => Effect.andThen(fs.writeFile("/small", large.subarray(0, 9)), fs.readFile("/small")),
+      "AgentClient"
+    ],
     ["core.bulk.accepted", ({ sandbox }) => sandbox.fs.readFile("/large"), "AgentClient"],
     ["bulk", ({ sandbox }) => sandbox.fs.readFile("/large"), "AgentClient"],
     ["core.bulk.finish", ({ sandbox }) => sandbox.fs.readFile("/large"), "AgentClient"],

@@ -260,9 +260,18 @@ export const connect = ({ pending, root, send, started }: Options) => {
     FSetStat: ({ attrs, handle }) => set(`/proc/self/fd/${fileOf(handle).file}`, attrs)
   }
 
-  const read = (id: number, { handle, len, offset }: Fields, offer: Fields) => {
+  const read = (id: number, { handle, len, offset }: Fields, offer: Fields | null) => {
     const { file } = fileOf(handle)
     const end = Math.min(NodeFs.fstatSync(file).size, offset + (len ?? Number.MAX_SAFE_INTEGER))
+    const next = (from: number) => {
+      const payload = Buffer.alloc(Math.min(record, end - from))
+      NodeFs.readSync(file, payload, 0, payload.length, from)
+      return payload
+    }
+    if (offer === null) {
+      for (let at = offset; at < end; at += record) say(id, "core.fs.data", { data: next(at) })
+      return respond(id)
+    }
     say(id, "core.bulk.accepted", {
       kind: kinds.file,
       flows: 2,
@@ -273,8 +282,7 @@ export const connect = ({ pending, root, send, started }: Options) => {
     })
     let sent = 0
     while (offset + sent < end) {
-      const payload = Buffer.alloc(Math.min(record, end - offset - sent))
-      NodeFs.readSync(file, payload, 0, payload.length, offset + sent)
+      const payload = next(offset + sent)
       send("bulk", bulk({ id, kind: kinds.file, flow: flows.toHost, offset: sent, payload }))
       sent += payload.length
     }

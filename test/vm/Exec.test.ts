@@ -22,6 +22,8 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a pro
       const { stdout } = yield* sandbox.exec("uname", ["-sr"])
       assert.match(stdout, /^Linux 6\.12\.\d+\n$/)
       assert.strictEqual(yield* sandbox.status, "Running")
+      // Its agent moves each program into a cgroup, and with this the kernel does not wait for a grace period of RCU there.
+      assert.strictEqual(yield* sandbox.fs.readFileString("/sys/kernel/rcu_expedited"), "1\n")
     }))
 
   it.effect("answers with its exit code and both of its outputs, whatever the code", () =>

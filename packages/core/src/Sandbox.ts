@@ -209,6 +209,9 @@ export interface Sandbox {
    *
    * It does not wait for what the program has left behind: when the program has ended and another process of its group
    * still holds an output open, that gets 400 milliseconds and is killed. One that is to live on redirects its outputs.
+   *
+   * The guest's agent moves each program into a cgroup, where the kernel waits for a grace period of RCU unless
+   * `/sys/kernel/rcu_expedited` is 1: the first program of a handle sets that, but over a cloud.
    */
   readonly exec: <E = never, R = never>(
     command: string,

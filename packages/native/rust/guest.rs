@@ -27,8 +27,8 @@ use microsandbox::sandbox::Sandbox as EngineSandbox;
 use microsandbox::{MicrosandboxError, MicrosandboxResult};
 use microsandbox_agent_client::AgentFrame;
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::failure::Failure;
 use crate::link::{Connection as Link, Outgoing, Stream};
@@ -42,20 +42,24 @@ const DIAL: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 
 /// How many connections one sandbox handle keeps for its next programs. A sandbox takes 128, of all handles and processes.
-const SPARES: usize = 8;
+const SPARES: usize = 16;
 
 /// The most that one record of a bulk flow carries.
 #[allow(dead_code)] // for transfers
 pub(crate) const PIECE: usize = FS_CHUNK_SIZE;
 
-/// Up to here a write goes along with its request, which saves a round trip.
-const INLINE: usize = 16 * 1024;
+/// Up to here data goes along with its request or its answer: a bulk flow would take longer to begin and to end.
+pub(crate) const INLINE: usize = 16 * 1024;
 
 /// How much one request reads: what the guest may send without more credit, so that it comes to its end by itself.
 const READ: u64 = DEFAULT_BULK_WINDOW;
 
 /// How long a flow may keep silent before its agent is asked about it.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// A setting of the guest's kernel, and how long that may take to be made before the first program goes without.
+const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+const EXPEDITE: Duration = Duration::from_secs(2);
 
 const IO_ERROR: i32 = 5;
 
@@ -96,6 +100,8 @@ pub(crate) struct Spares {
     listener: Mutex<Option<(u32, String)>>,
     /// Where it listens.
     path: OnceLock<PathBuf>,
+    /// Its kernel was told to hurry.
+    expedited: OnceCell<()>,
 }
 
 #[derive(Default)]
@@ -152,7 +158,10 @@ impl Spares {
             Box::pin(current_for_control(sandbox)).await?;
             *known = listener;
         }
-        greeted
+        let link = greeted?;
+        let hurry = async { drop(tokio::time::timeout(EXPEDITE, expedite(&link)).await) };
+        self.expedited.get_or_init(|| hurry).await;
+        Ok(link)
     }
 
     /// Ask for a stream on a connection that nobody else uses, and say more on it with the same breath.
@@ -174,6 +183,29 @@ impl Spares {
         let stream = link.open_with(what, more).await?;
         Ok((link, stream))
     }
+}
+
+/// Have the guest's kernel not let its programs wait for a grace period of RCU. The agent moves each program that it starts
+/// into a cgroup, and the kernel waits for one there, which can be most of what a short program takes. A guest that has no
+/// such setting is as slow as it is.
+async fn expedite(link: &Link) -> Option<()> {
+    let options = FsOpenOptions { write: true, ..FsOpenOptions::default() };
+    let opened = file_request(link, FsOp::OpenFile { path: RCU_EXPEDITED.to_owned(), options }, &[]).await?;
+    let FsResponse { ok: true, data: Some(FsResponseData::Handle(handle)), .. } = opened else { return None };
+    file_request(link, FsOp::Write { handle, offset: 0, len: Some(1) }, &[b"1", b""]).await?;
+    file_request(link, FsOp::CloseHandle { handle }, &[]).await.map(|_| ())
+}
+
+/// Ask for something of a file on a program's connection, and send data with it. Nothing when there is no answer.
+pub(crate) async fn file_request(link: &Link, op: FsOp, data: &[&[u8]]) -> Option<FsResponse> {
+    let what = Outgoing::message(MessageType::FsRequest, &FsRequest { op, bulk: None }).ok()?;
+    let stream = link.open(what, None).await.ok()?;
+    for data in data {
+        let data = Outgoing::message(MessageType::FsData, &FsData { data: data.to_vec() }).ok()?;
+        link.send(stream.id, data, None).await.ok()?;
+    }
+    let answer = stream.read().await.ok()?.pop()?.message().ok()??;
+    if answer.t == MessageType::FsResponse { answer.payload().ok() } else { None }
 }
 
 /// Gives up what was not used for long. Ends when nothing is left.
@@ -358,7 +390,9 @@ impl Connection {
     async fn handle(self: Arc<Self>, path: String, op: FsOp) -> Result<Handle, Broken> {
         let opening = tokio::spawn(async move {
             match self.ask(&path, &op).await? {
-                Some(FsResponseData::Handle(id)) => Ok(Handle { connection: self, id, path, open: true }),
+                Some(FsResponseData::Handle(id)) => {
+                    Ok(Handle { connection: self, id, path, open: AtomicBool::new(true) })
+                }
                 _ => Err(Broken::Failed(unexpected("open"))),
             }
         });
@@ -434,7 +468,7 @@ struct Handle {
     connection: Arc<Connection>,
     id: u64,
     path: String,
-    open: bool,
+    open: AtomicBool,
 }
 
 impl Handle {
@@ -442,15 +476,15 @@ impl Handle {
         self.connection.request(&self.path, &op).await
     }
 
-    async fn close(mut self) -> Result<(), Failure> {
-        self.open = false;
+    async fn close(&self) -> Result<(), Failure> {
+        self.open.store(false, Ordering::Relaxed);
         self.ask(FsOp::CloseHandle { handle: self.id }).await.map(|_| ())
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) {
+        if let (true, Ok(runtime)) = (*self.open.get_mut(), tokio::runtime::Handle::try_current()) {
             let (connection, path, op) =
                 (self.connection.clone(), std::mem::take(&mut self.path), FsOp::CloseHandle { handle: self.id });
             runtime.spawn(async move { drop(connection.request(&path, &op).await) });
@@ -517,34 +551,75 @@ impl GuestFile {
     /// Write all of `data` at `offset`.
     pub(crate) async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Failure> {
         if data.len() <= INLINE {
-            return self.write_inline(offset, data).await;
+            return self.write_inline(offset, data, false).await;
         }
         let mut write = self.write(offset, Some(data.len() as u64)).await?;
         write.send(data).await?;
         write.finish().await
     }
 
-    /// In a task of its own: nothing but its end ends such a write.
-    async fn write_inline(&self, offset: u64, data: Bytes) -> Result<(), Failure> {
-        let (connection, path) = (self.0.connection.clone(), self.0.path.clone());
-        let op = FsOp::Write { handle: self.0.id, offset, len: Some(data.len() as u64) };
-        let writing = tokio::spawn(async move {
-            let request = FsRequest { op, bulk: None };
-            let client = &connection.client;
-            let (id, mut frames) = client.stream_frames(MessageType::FsRequest, &request).await.map_err(lost)?;
-            for data in [data.into(), Vec::new()] {
-                client.send(id, MessageType::FsData, &FsData { data }).await.map_err(lost)?;
-            }
-            match frames.recv().await {
-                Some(AgentFrame::Control(message)) => connection.answer(&path, &message).map(|_| ()),
-                Some(AgentFrame::Bulk(_)) => Err(unexpected("write")),
-                None => Err(lost(AgentClientError::ReaderClosed(id))),
-            }
-        });
-        match writing.await {
-            Ok(written) => written,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    /// Write all of a file, and close it.
+    pub(crate) async fn write_all(self, data: Bytes) -> Result<(), Failure> {
+        match data.len() {
+            0 => {}
+            1..=INLINE => return self.write_inline(0, data, true).await,
+            _ => self.write_at(0, data).await?,
         }
+        self.close().await
+    }
+
+    async fn write_inline(&self, offset: u64, data: Bytes, last: bool) -> Result<(), Failure> {
+        let op = FsOp::Write { handle: self.0.id, offset, len: Some(data.len() as u64) };
+        inline(self.0.clone(), op, Some(data), last).await.map(|_| ())
+    }
+
+    /// Read the first [`INLINE`] bytes, fewer at the end of the file. Of one that answers at once: nothing watches over such
+    /// a read.
+    pub(crate) async fn read_inline(&self) -> Result<Vec<u8>, Failure> {
+        let op = FsOp::Read { handle: self.0.id, offset: 0, len: Some(INLINE as u64) };
+        inline(self.0.clone(), op, None, false).await
+    }
+}
+
+/// Read or write a little of a file. In a task of its own, which has the file: nothing but its end ends this.
+///
+/// `last`: the file is closed with the same breath. The agent writes what comes in the order in which it comes, so that this
+/// is good for a write; with a read that goes on it would wait for the file, and for nothing else.
+async fn inline(handle: Arc<Handle>, op: FsOp, data: Option<Bytes>, last: bool) -> Result<Vec<u8>, Failure> {
+    let running = tokio::spawn(async move {
+        let Connection { client, .. } = &*handle.connection;
+        let request = FsRequest { op, bulk: None };
+        let (id, mut frames) = client.stream_frames(MessageType::FsRequest, &request).await.map_err(lost)?;
+        for data in data.into_iter().flat_map(|data| [data.into(), Vec::new()]) {
+            client.send(id, MessageType::FsData, &FsData { data }).await.map_err(lost)?;
+        }
+        let answered = async {
+            let mut read = Vec::new();
+            loop {
+                match frames.recv().await {
+                    Some(AgentFrame::Control(message)) if message.t == MessageType::FsData => {
+                        let FsData { data } = payload(&message)?;
+                        read.extend_from_slice(&data);
+                        if read.len() > INLINE {
+                            return Err(unexpected("more than was asked for"));
+                        }
+                    }
+                    Some(AgentFrame::Control(message)) => {
+                        return handle.connection.answer(&handle.path, &message).map(|_| read);
+                    }
+                    Some(AgentFrame::Bulk(_)) => return Err(unexpected("a file")),
+                    None => return Err(lost(AgentClientError::ReaderClosed(id))),
+                }
+            }
+        };
+        let closed = async { if last { handle.close().await } else { Ok(()) } };
+        let (answered, closed) = tokio::join!(answered, closed);
+        let read = answered?;
+        closed.map(|()| read)
+    });
+    match running.await {
+        Ok(read) => read,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

@@ -583,18 +583,13 @@ impl Connection {
 
     /// Ask for a stream.
     pub(crate) async fn open(&self, what: Outgoing, limit: Option<Duration>) -> Result<Stream, Reason> {
-        self.within(limit, self.ask(what, None)).await
-    }
-
-    /// Ask for a stream, and say more on it with the same breath.
-    pub(crate) async fn open_with(&self, what: Outgoing, more: Option<Outgoing>) -> Result<Stream, Reason> {
-        self.ask(what, more).await
+        self.within(limit, self.open_with(what, None)).await
     }
 
     /// Ask for one frame. When it is not the last one, the stream is given up.
     pub(crate) async fn request(&self, what: Outgoing, limit: Option<Duration>) -> Result<Frame, Reason> {
         let asked = async {
-            let stream = self.ask(what, None).await?;
+            let stream = self.open_with(what, None).await?;
             let mut frames = stream.inbox.read(1).await?;
             frames.pop().ok_or_else(|| self.shared.why())
         };
@@ -643,7 +638,8 @@ impl Connection {
         self.tasks.wait().await;
     }
 
-    async fn ask(&self, what: Outgoing, more: Option<Outgoing>) -> Result<Stream, Reason> {
+    /// Ask for a stream, and say more on it with the same breath.
+    pub(crate) async fn open_with(&self, what: Outgoing, more: Option<Outgoing>) -> Result<Stream, Reason> {
         match &self.shared.out {
             Out::Socket { writes, .. } => {
                 // A place first: from the moment that an id is taken, its frame is on its way.

@@ -32,7 +32,7 @@ use microsandbox::protocol::exec::{
     ExecExited, ExecFailed, ExecRequest, ExecResize, ExecSignal, ExecStarted, ExecStderr, ExecStdin, ExecStdinError,
     ExecStdout,
 };
-use microsandbox::protocol::fs::{FsOp, FsRequest, FsResponse};
+use microsandbox::protocol::fs::{FsOp, FsResponse};
 use microsandbox::protocol::message::{Message, MessageType};
 use microsandbox::sandbox::Sandbox as EngineSandbox;
 use serde::Serialize;
@@ -41,7 +41,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::guest::Spares;
+use crate::guest::{Spares, file_request};
 use crate::link::{Connection, Frame, Outgoing, Stream as Frames};
 use crate::output::{Item, Queue, Stream, Tail, Wanted};
 
@@ -148,10 +148,8 @@ impl Link {
     /// Whether a process is there; when in doubt, it is.
     async fn has(&self, pid: u32) -> bool {
         let op = FsOp::Stat { path: format!("/proc/{pid}"), follow_symlink: false };
-        let Ok(what) = Outgoing::message(MessageType::FsRequest, &FsRequest { op, bulk: None }) else { return true };
-        let Ok(Ok(Some(answer))) = self.connection.request(what, None).await.map(Frame::message) else { return true };
-        answer.t != MessageType::FsResponse
-            || !matches!(answer.payload(), Ok(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
+        let answer = file_request(&self.connection, op, &[]).await;
+        !matches!(answer, Some(FsResponse { error: Some(why), .. }) if why.contains("(os error 2)"))
     }
 
     /// An empty frame is the end of the input.

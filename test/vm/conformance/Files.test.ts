@@ -81,7 +81,8 @@ layer(layerSandbox, { timeout: "10 minutes", excludeTestServices: true })("a gue
         yield* Effect.sleep("100 millis")
         yield* Fiber.interrupt(fiber)
         const exit = yield* Fiber.await(fiber)
-        assert.isTrue(Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause), name)
+        const why = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "it came to an end"
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause), `${name}: ${why}`)
         assert.deepStrictEqual(yield* liveFiles, nothing, name)
         // The guest's agent goes on with other work.
         assert.isTrue(yield* fs.exists("big"), name)
