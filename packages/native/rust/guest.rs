@@ -34,6 +34,7 @@ use crate::failure::Failure;
 use crate::link::{Connection as Link, Outgoing, Stream};
 use crate::owner::process;
 use crate::pause::current_for_control;
+use crate::threads::lasting;
 
 /// How long the guest's agent may take to take a connection.
 const DIAL: Duration = Duration::from_secs(10);
@@ -388,18 +389,15 @@ impl Connection {
 
     /// In a task of its own, so that a handle which arrives when nobody waits for it any more is closed.
     async fn handle(self: Arc<Self>, path: String, op: FsOp) -> Result<Handle, Broken> {
-        let opening = tokio::spawn(async move {
+        lasting(async move {
             match self.ask(&path, &op).await? {
                 Some(FsResponseData::Handle(id)) => {
                     Ok(Handle { connection: self, id, path, open: AtomicBool::new(true) })
                 }
                 _ => Err(Broken::Failed(unexpected("open"))),
             }
-        });
-        match opening.await {
-            Ok(opened) => opened,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        })
+        .await
     }
 
     fn answer(&self, path: &str, message: &Message) -> Result<Option<FsResponseData>, Failure> {
@@ -586,7 +584,7 @@ impl GuestFile {
 /// `last`: the file is closed with the same breath. The agent writes what comes in the order in which it comes, so that this
 /// is good for a write; with a read that goes on it would wait for the file, and for nothing else.
 async fn inline(handle: Arc<Handle>, op: FsOp, data: Option<Bytes>, last: bool) -> Result<Vec<u8>, Failure> {
-    let running = tokio::spawn(async move {
+    lasting(async move {
         let Connection { client, .. } = &*handle.connection;
         let request = FsRequest { op, bulk: None };
         let (id, mut frames) = client.stream_frames(MessageType::FsRequest, &request).await.map_err(lost)?;
@@ -616,11 +614,8 @@ async fn inline(handle: Arc<Handle>, op: FsOp, data: Option<Bytes>, last: bool) 
         let (answered, closed) = tokio::join!(answered, closed);
         let read = answered?;
         closed.map(|()| read)
-    });
-    match running.await {
-        Ok(read) => read,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    })
+    .await
 }
 
 /// A bulk flow of one file.
@@ -652,7 +647,7 @@ impl Flow {
     ) -> Result<(Self, BulkAccepted), Failure> {
         let (handle, ours) = (handle.clone(), flows == BULK_FLOW_MASK_HOST_TO_GUEST);
         // In a task of its own, so that a flow which begins when nobody waits for it any more is one all the same.
-        let opening = tokio::spawn(async move {
+        lasting(async move {
             let request = FsRequest { op, bulk: Some(offer) };
             let opened = handle.connection.client.stream_frames(MessageType::FsRequest, &request).await;
             let (id, frames) = opened.map_err(lost)?;
@@ -666,11 +661,8 @@ impl Flow {
                 Ok(accepted) => Ok((flow, accepted)),
                 Err(error) => Err(disordered(&error)),
             }
-        });
-        match opening.await {
-            Ok(opened) => opened,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        })
+        .await
     }
 
     /// What there is of it; nothing after its end.

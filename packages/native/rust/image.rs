@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use crate::leftovers;
 use crate::outcome::{Outcome, Stop};
 use crate::pull::SETTLE;
 use crate::sandbox::milliseconds_of;
-use crate::threads::Threads;
+use crate::threads::{Threads, blocking, joined};
 
 /// How long a thread that reads or writes an archive may go on after a cancel, to be cleaned up behind at last.
 const LONGEST: Duration = Duration::from_hours(1);
@@ -416,11 +415,7 @@ async fn load(value: &BackendValue, path: PathBuf, tags: Vec<String>, cancel: &C
         parse(tag, "tags")?;
     }
     let input = path.clone();
-    let scanned = async {
-        let scanned = tokio::task::spawn_blocking(move || scan(&input)).await;
-        scanned.unwrap_or_else(|error| Err(Failure::Custom { message: error.to_string() }))
-    };
-    let Contents { references, layers } = cancel.guard(scanned).await?;
+    let Contents { references, layers } = cancel.guard(blocking(move || scan(&input))).await?;
     let turn = turn(cancel).await?;
     let directory = local.cache_dir();
     let cache = GlobalCache::new(&directory).map_err(MicrosandboxError::from)?;
@@ -485,8 +480,7 @@ async fn save(value: &BackendValue, options: SaveImagesOptions, cancel: &Cancel)
         Ok(Image::save_local(local, &references, &output, format).await?)
     })
     .await?;
-    let published = tokio::task::spawn_blocking(move || part.publish()).await;
-    Ok(published.map_err(|error| Failure::Custom { message: error.to_string() })??)
+    Ok(blocking(move || part.publish()).await?)
 }
 
 /// A file beside the one that it becomes; gone when it does not.
@@ -618,16 +612,7 @@ async fn in_archive<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Stop> {
     let threads = Threads::new("msb-archive", THREADS)?;
-    let mut task = threads.runtime().spawn(work);
-    let result = tokio::select! {
-        biased;
-        () = cancel.requested() => Err(Stop::Cancelled),
-        result = &mut task => match result {
-            Ok(done) => done.map_err(Stop::Failed),
-            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
-        },
-    };
+    let result = cancel.guard(joined(threads.runtime().spawn(work))).await;
     let (turn, failed, files) = (turn.clone(), result.is_err(), cache.join("tmp"));
     let ended = tokio::task::spawn_blocking(move || {
         threads.join(LONGEST);

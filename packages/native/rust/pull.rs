@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::leftovers;
 use crate::options::RegistryOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::progress::{Progress, Watch};
-use crate::threads::Threads;
+use crate::threads::{Threads, joined};
 
 /// Threads of a pull: layers are unpacked side by side.
 const THREADS: usize = 2;
@@ -153,7 +154,7 @@ impl Pull {
         let reference = self.request.reference.clone();
         let directory = self.backend.as_local().map(LocalBackend::cache_dir).unwrap_or_default();
         let (handle, sender) = progress_channel();
-        let mut task = threads.runtime().spawn(async move {
+        let mut task = pin!(joined(threads.runtime().spawn(async move {
             let Some(local) = self.backend.as_local() else { return Ok(()) };
             let options = self.request.options();
             let platform = self.request.platform.unwrap_or_default();
@@ -163,17 +164,15 @@ impl Pull {
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                 Err(_) => Err(MicrosandboxError::Custom("the pull was ended".into())),
             }
-        });
+        })));
         let mut events = Events { receiver: handle.into_receiver(), writing: BTreeSet::new() };
         let result = loop {
             tokio::select! {
                 biased;
                 () = cancel.requested() => break Err(Stop::Cancelled),
-                result = &mut task => break match result {
-                    Ok(pulled) => pulled.map_err(|error| Failure::from(error).of_image(&reference).into()),
-                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                    Err(error) => Err(Failure::Custom { message: error.to_string() }.into()),
-                },
+                pulled = &mut task => {
+                    break pulled.map_err(|error| Failure::from(error).of_image(&reference).into());
+                }
                 Some(event) = events.receiver.recv() => events.see(event, watch),
             }
         };

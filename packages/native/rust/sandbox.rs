@@ -31,7 +31,7 @@ use crate::progress::{Progress, Watch};
 use crate::pull::{Pull, PullRequest};
 use crate::rooted::Root;
 use crate::slot::{InEngine, Slot};
-use crate::tree_host::blocking;
+use crate::threads::blocking;
 
 /// The shell of a sandbox that names none, as the engine has it.
 const DEFAULT_SHELL: &str = "/bin/sh";

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::outcome::Stop;
 use crate::sandbox::{POLL, SETTLE};
 use crate::threads::Threads;
-use crate::tree_host::blocking;
+use crate::threads::blocking;
 
 /// Run `work` to its end, or until it is cancelled and at rest.
 ///

@@ -20,7 +20,7 @@ use crate::engine::{Engine, RuntimePair};
 use crate::failure::{Failure, RUNTIME_VERSION};
 use crate::home;
 use crate::outcome::{Outcome, Stop};
-use crate::tree_host::blocking;
+use crate::threads::blocking;
 
 /// A whole pair, and where each half comes from.
 #[napi(object, object_from_js = false)]

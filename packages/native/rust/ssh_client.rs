@@ -35,6 +35,7 @@ use crate::outcome::Outcome;
 use crate::sandbox::Sandbox;
 use crate::slot::{InEngine, Slot};
 use crate::ssh::{generated, invalid, serve_here};
+use crate::threads::blocking;
 
 /// How many connections of one client log in at once: an OpenSSH server drops some of more than 10.
 const DIALS: usize = 4;
@@ -334,13 +335,9 @@ impl Remote {
             (Some(agent), ..) => Identity::Agent(agent),
             (None, key, path) => {
                 // To try a passphrase is made to take long.
-                let read = tokio::task::spawn_blocking(move || {
-                    private_key(key.as_deref(), path.as_deref(), options.passphrase.as_deref())
-                });
-                match read.await {
-                    Ok(key) => Identity::Key(Arc::new(key?)),
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                }
+                let passphrase = options.passphrase;
+                let read = move || private_key(key.as_deref(), path.as_deref(), passphrase.as_deref());
+                Identity::Key(Arc::new(blocking(read).await?))
             }
         };
         let place = match options.path {

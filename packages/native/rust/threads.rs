@@ -1,8 +1,11 @@
-//! Threads of one piece of work: what it has begun ends with it.
+//! Where work runs: on threads of its own, which end with it, or where it comes to its end whoever waits for it.
 
+use std::future::{Future, pending};
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::{JoinHandle, spawn, spawn_blocking};
 
 use crate::failure::Failure;
 
@@ -33,5 +36,27 @@ impl Drop for Threads {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Run what blocks on a thread that may. It runs to its end also when nobody waits for it any more.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    joined(spawn_blocking(work)).await
+}
+
+/// Run what must not be left half done. It runs to its end also when nobody waits for it any more.
+pub(crate) async fn lasting<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    joined(spawn(work)).await
+}
+
+/// A bug in the work is a bug of who waits for it.
+pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is going down, and who waits with it.
+            Err(_) => pending().await,
+        },
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,22 +11,11 @@ use bytes::Bytes;
 use crate::failure::Failure;
 use crate::host::{Attributes, HostFolder, Names, Staged};
 use crate::outcome::Stop;
+use crate::threads::blocking;
 use crate::tree::{LinkTarget, Listed, Source, Target, WHOLE};
 
 /// How many entries are looked at in one go.
 const BATCH: usize = 256;
-
-/// Run what blocks on a thread that may. It runs to its end also when nobody waits for it any more.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The runtime is going down, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
 
 /// A file or a tree of the host, to be read.
 pub(crate) struct HostSource {

@@ -28,7 +28,7 @@ use crate::owner::{CREATION_LABEL, visible};
 use crate::rooted::{self, Changes, Refused, Replacement, Root};
 use crate::sandbox::{SETTLE, milliseconds_of};
 use crate::slot::{InEngine, Slot};
-use crate::tree_host::blocking;
+use crate::threads::blocking;
 use crate::volume_cloud::{Remote, RemoteFile};
 
 /// In one crossing of the border.
