@@ -142,6 +142,14 @@ wait "$pid" 2>/dev/null || true
 check 'QEMU gone' gone "$qemu"
 check 'temporary directory gone' eventually_empty "$TMPDIR"
 
+echo '- a run that is silent for longer than the patience'
+HOST_PATIENCE=3 begin sh -c 'sleep 6; echo lives'
+read -r line <&"$pipe"
+is 'the line after that' "$line" lives
+status=0
+wait "$pid" || status=$?
+is 'exit status' "$status" 0
+
 echo '- a run whose machine stands still'
 HOST_PATIENCE=3 begin sh -c 'echo running; exec sleep infinity'
 read -r line <&"$pipe"

@@ -5,8 +5,12 @@ mapfile -d '' -t environment <"$job/environment"
 mapfile -d '' -t command <"$job/command"
 mapfile -d '' -t directory <"$job/directory"
 
-# The sign that this machine runs. (Before there is an output that it could hold open.)
-while :; do echo >"$job/alive"; /run/busybox sleep 1; done &
+# A sign of life, and the answer to each pulse. (Before there is an output that it could hold open.)
+echo >"$job/alive"
+{
+  stty -echo
+  while read -r _; do echo >"$job/alive"; done
+} </dev/ttyS1 &
 
 ulimit -n 65536
 exec </dev/null

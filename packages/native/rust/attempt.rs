@@ -1,5 +1,6 @@
 //! The promise that a sandbox which was not made leaves nothing: how its traces are told from those of others, and removed.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::cloud;
 use crate::failure::Failure;
 use crate::outcome::Stop;
 use crate::owner::{CREATION_LABEL, Intent, Labels, Session};
-use crate::sandbox::{POLL, flatten, remove_stopped};
+use crate::sandbox::{POLL, SETTLE, flatten, remove_stopped};
 
 /// How long an undoing may take. The engine gives up what it waits for after 30 seconds (a start that says nothing, a
 /// connection to its catalogue); then there is time for one more try.
@@ -76,6 +77,28 @@ impl Attempt {
         while !self.lookup().await.is_ok_and(|handle| self.made(&handle)) {
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Poll what makes the sandboxes of `attempts` on, after a cancel, for as long as it may be making their directories. The
+    /// engine does that in a thread, which goes on when its future is dropped: a directory that was not there when all was
+    /// undone would be left, and keep its name taken.
+    pub(crate) async fn pass_directories<'a>(
+        attempts: impl Iterator<Item = &'a Self> + Clone,
+        making: &mut (impl Future + Unpin),
+    ) {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        while attempts.clone().any(Self::may_make_directory) && tokio::time::Instant::now() < deadline {
+            if tokio::time::timeout(POLL, &mut *making).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// It is made while the name's lock is held, and once. (Nothing changes while the engine's future is not polled but what
+    /// its threads do.)
+    fn may_make_directory(&self) -> bool {
+        self.fresh_directory.as_ref().is_some_and(|directory| !directory.exists())
+            && !matches!(self.hold_name(), Ok(Some(_)))
     }
 
     /// Undo what the attempt has left, and answer with why it ended.
@@ -227,4 +250,41 @@ enum Trace {
 /// Held for as long as it lives. Empty where a backend has no such lock.
 struct NameLock {
     _file: Option<std::fs::File>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use microsandbox::LocalBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_that_a_thread_makes_after_a_cancel_is_removed_too() {
+        let home = std::env::temp_dir().join(format!("attempt-{}", Uuid::new_v4()));
+        let local = LocalBackend::builder().home(&home).try_build_lazy().expect("a backend");
+        let (sandboxes, run) = (local.sandboxes_dir(), local.config().run_dir());
+        std::fs::create_dir_all(&sandboxes).expect("the directory of the sandboxes");
+        let backend: Arc<dyn EngineBackend> = local.into();
+        let attempt = Attempt::new(&backend, "child", &Session::open(), false).expect("an attempt");
+        let directory = sandboxes.join("child");
+        let child = directory.clone();
+        let mut making = Box::pin(async move {
+            let _lock = try_acquire_transition_guard(&run, "child").expect("a lock").expect("the name");
+            let make = tokio::task::spawn_blocking(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                std::fs::create_dir(child)
+            });
+            make.await.expect("a thread").expect("a directory");
+            pending::<()>().await;
+        });
+        tokio::time::timeout(POLL, &mut making).await.expect_err("it is being made");
+        Attempt::pass_directories([&attempt].into_iter(), &mut making).await;
+        drop(making);
+        assert!(matches!(attempt.undo(Stop::Cancelled).await, Stop::Cancelled));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!directory.exists());
+        std::fs::remove_dir_all(home).expect("the end of its home");
+    }
 }

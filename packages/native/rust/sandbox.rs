@@ -434,6 +434,8 @@ pub(crate) async fn create(
     };
     if value.is_cloud() && matches!(stop, Stop::Cancelled) {
         cloud::settle(&mut boot, attempt.begun()).await;
+    } else if matches!(stop, Stop::Cancelled) {
+        Attempt::pass_directories(std::iter::once(&attempt), &mut boot).await;
     }
     // Before anything is undone: this is what kills a VM that is half started.
     drop(boot);
