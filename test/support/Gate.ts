@@ -26,10 +26,11 @@ export const make = (host: string, limit: number) =>
       client.pipe(upstream)
       upstream.on("data", (chunk) => {
         bytes += chunk.length
-        client.write(chunk)
-        if (isOpen || bytes < limit) return
-        upstream.pause()
-        Deferred.doneUnsafe(held, Effect.void)
+        const isFull = !isOpen && bytes >= limit
+        if (isFull) upstream.pause()
+        client.write(chunk, () => {
+          if (isFull) Deferred.doneUnsafe(held, Effect.void)
+        })
       })
     })
     yield* Effect.acquireRelease(
@@ -46,7 +47,7 @@ export const make = (host: string, limit: number) =>
       host: `127.0.0.1:${(server.address() as net.AddressInfo).port}`,
       /** Waits for the first connection. */
       connected: Deferred.await(connected),
-      /** Waits until the limit is reached. */
+      /** Waits until the limit is reached, and what came before is with the client's kernel. */
       held: Deferred.await(held),
       /** Lets everything through that comes from now on. */
       open: Effect.sync(() => {

@@ -23,7 +23,6 @@ export const readLate = Effect.fn("readLate")(function*(what: {
   const spawner = yield* ChildProcessSpawner
   const { bytes, highWater = "4 MiB", sandbox, seconds } = what
   const args = ["test/support/programs/slow.ts", home, sandbox, `${bytes}`, `${seconds}`, highWater]
-  // A small young generation: V8 is in no hurry to collect buffers that were read, and those are not what is measured.
   const output = yield* spawner.string(
     ChildProcess.make("node", ["--expose-gc", "--max-semi-space-size=1", ...args, ...what.command], {
       stderr: "inherit"

@@ -1,7 +1,7 @@
 //! Snapshots: sandboxes kept as artifacts, and what is done with these: looked at, verified, put into archives,
 //! removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
@@ -493,8 +493,10 @@ async fn create(
         return Ok(SnapshotDetail { name: Some(name), ..SnapshotDetail::of(&made) });
     }
     let group = Group::before(backend, config.dest_dir.clone(), config.group.as_deref().unwrap_or(sandbox));
-    // Publication is in a task: the group, the head and the ancestry of the sandbox change in it together.
-    let made = settling(cancel, |tasks| tasks > 0, Box::pin(backend.snapshots().create(backend.clone(), config))).await;
+    // Publication is in a task: the group, the head and the ancestry of the sandbox change in it together. After it there is
+    // the index, without which nobody would find what is published.
+    let publishing = |tasks: usize| tasks > 0 || group.has_more();
+    let made = settling(cancel, publishing, Box::pin(backend.snapshots().create(backend.clone(), config))).await;
     match made {
         Ok(snapshot) => Ok(SnapshotDetail::of(&snapshot)),
         Err(stop) => {
@@ -519,8 +521,9 @@ async fn load(
     let group = Group::before(backend, directory.clone(), &name);
     let root = group.root.clone();
     let options = LoadOpts { dest: directory, base: options.base, group: Some(name), set_head: options.set_head };
-    // All is checked by the time that there is a directory of what is to be published.
-    let publishing = move |_: usize| entries(&root).iter().any(|name| name.starts_with(".msb-snapshot-batch-"));
+    // All is checked by the time that there is a directory of what is to be published; what is published is to be indexed.
+    let is_begun = move || entries(&root).iter().any(|name| name.starts_with(".msb-snapshot-batch-"));
+    let publishing = |_: usize| is_begun() || group.has_more();
     let loaded = async { backend.snapshots().load_many(backend.clone(), &paths, options).await };
     match settling(cancel, publishing, Box::pin(loaded)).await {
         Ok(handles) => Ok(handles.iter().map(SnapshotInfo::of).collect()),
@@ -529,6 +532,10 @@ async fn load(
             Err(stop)
         }
     }
+}
+
+fn snapshots_in(group: &Path) -> impl Iterator<Item = String> {
+    entries(group).into_iter().filter(|name| name.starts_with("snap_"))
 }
 
 /// The names of what is in a directory; none when it cannot be read.
@@ -541,6 +548,9 @@ fn entries(directory: &Path) -> Vec<String> {
 /// will be in them.
 struct Group {
     root: PathBuf,
+    directory: PathBuf,
+    /// The snapshots in it.
+    before: BTreeSet<String>,
     /// What was not there before, with what the engine itself puts into it.
     fresh: Vec<(PathBuf, &'static [&'static str])>,
 }
@@ -558,7 +568,14 @@ impl Group {
             fresh.push((root.clone(), &[".groups.lock"]));
             fresh.extend(missing(&root).into_iter().map(|directory| (directory, &[] as &[&str])));
         }
-        Self { root, fresh }
+        let directory = root.join(name);
+        let before = snapshots_in(&directory).collect();
+        Self { root, directory, before, fresh }
+    }
+
+    /// Whether it has a snapshot that it had not.
+    fn has_more(&self) -> bool {
+        snapshots_in(&self.directory).any(|name| !self.before.contains(&name))
     }
 
     /// Remove them again, unless something is in them.
@@ -824,5 +841,32 @@ impl SnapshotVerification {
             disk,
             checkpoint: report.checkpoint.map(|checkpoint| checkpoint.root),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microsandbox::LocalBackend;
+
+    use super::*;
+
+    #[test]
+    fn a_group_has_more_when_a_snapshot_is_published_into_it() {
+        let root = std::env::temp_dir().join(format!("group-{}", Uuid::new_v4()));
+        let backend: Arc<dyn EngineBackend> =
+            LocalBackend::builder().home(root.join("home")).try_build_lazy().expect("a backend").into();
+        let make = |name: &str| std::fs::create_dir_all(root.join("group").join(name)).expect("a directory");
+        let before = || Group::before(&backend, Some(root.clone()), "group");
+        let fresh = before();
+        assert!(!fresh.has_more());
+        make(".msb-snapshot-1");
+        assert!(!fresh.has_more(), "that is not published");
+        make("snap_1");
+        assert!(fresh.has_more());
+        let known = before();
+        assert!(!known.has_more());
+        make("snap_2");
+        assert!(known.has_more());
+        std::fs::remove_dir_all(root).expect("the end of the groups");
     }
 }
