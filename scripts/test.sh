@@ -110,16 +110,15 @@ shards() { # project
   if [[ -n $software ]] && (($(find "test/$1" -maxdepth 1 -name '*.test.ts' | wc -l) > 1)); then echo 4; else echo 1; fi
 }
 
-# Runs one shard in a host of its own. One that stood still (status 75) says nothing of the tests: they run again, twice at
-# most.
+# Runs one shard in a host of its own. One that stood still (status 75) says nothing of the tests: they run again, once.
 shard() { # project number count
   local patience=3600 status try
   if [[ $1 == long ]]; then patience=7200; fi
-  for try in 1 2 3; do
+  for try in 1 2; do
     status=0
     HOST_TIMEOUT="${HOST_TIMEOUT:-$patience}" bash test/host/run.sh -- \
       "$(command -v node)" node_modules/vitest/vitest.mjs run --project "$1" "--shard=$2/$3" </dev/null || status=$?
-    if ((status != 75 || try == 3)); then return $status; fi
+    if ((status != 75 || try == 2)); then return $status; fi
     echo "once more, in another host"
   done
 }

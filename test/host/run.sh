@@ -138,6 +138,8 @@ done < <(
 truncate -s "${HOST_SCRATCH_GIB:-8}G" "$dir/scratch.img"
 mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$dir/scratch.img"
 
+mkfifo "$dir/pulse"
+
 network=()
 [[ ${HOST_NETWORK-} != 1 ]] || network=(-nic user,model=virtio-net-pci)
 
@@ -145,7 +147,6 @@ network=()
 # speed run several hosts side by side.
 # EPYC: Node and microVMs are a fifth quicker on it than on `-cpu max` (TCG lacks a few of its features and warns).
 # timeout(1) gets the signal if this shell dies by SIGKILL, and hands it to QEMU.
-mkfifo "$dir/pulse"
 setpriv --pdeathsig TERM timeout -k 5 "${HOST_TIMEOUT:-3600}" qemu-system-x86_64 \
   -nodefaults -no-user-config -display none -no-reboot \
   -machine q35 -accel tcg -cpu EPYC,+svm,+npt -smp 1 -m "${HOST_MEMORY:-6144}" \

@@ -1,6 +1,5 @@
 //! The promise that a sandbox which was not made leaves nothing: how its traces are told from those of others, and removed.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,33 +64,39 @@ impl Attempt {
         labels
     }
 
-    /// Wait until there is a row of this attempt.
-    pub(crate) async fn begun(&self) {
+    /// Wait until there is a row of this attempt, or no longer.
+    pub(crate) async fn until_row(&self) {
         if cloud::is_cloud(&self.backend) {
-            let mut pace = cloud::Pace::new();
-            while !self.find().await.is_ok_and(|found| found.is_some()) {
-                pace.wait().await;
-            }
+            let made = async {
+                let mut pace = cloud::Pace::new();
+                while !self.find().await.is_ok_and(|found| found.is_some()) {
+                    pace.wait().await;
+                }
+            };
+            let _ = tokio::time::timeout(cloud::LATE, made).await;
             return;
         }
-        while !self.lookup().await.is_ok_and(|handle| self.made(&handle)) {
-            tokio::time::sleep(POLL).await;
-        }
+        let made = async {
+            while !self.lookup().await.is_ok_and(|handle| self.made(&handle)) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, made).await;
     }
 
-    /// Poll what makes the sandboxes of `attempts` on, after a cancel, for as long as it may be making their directories. The
+    /// Wait for as long as what makes the sandbox may be making its directory; on a control plane there is a row instead. The
     /// engine does that in a thread, which goes on when its future is dropped: a directory that was not there when all was
     /// undone would be left, and keep its name taken.
-    pub(crate) async fn pass_directories<'a>(
-        attempts: impl Iterator<Item = &'a Self> + Clone,
-        making: &mut (impl Future + Unpin),
-    ) {
-        let deadline = tokio::time::Instant::now() + SETTLE;
-        while attempts.clone().any(Self::may_make_directory) && tokio::time::Instant::now() < deadline {
-            if tokio::time::timeout(POLL, &mut *making).await.is_ok() {
-                return;
-            }
+    pub(crate) async fn until_directory(&self) {
+        if cloud::is_cloud(&self.backend) {
+            return self.until_row().await;
         }
+        let made = async {
+            while self.may_make_directory() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, made).await;
     }
 
     /// It is made while the name's lock is held, and once. (Nothing changes while the engine's future is not polled but what
@@ -257,8 +262,10 @@ mod tests {
     use std::future::pending;
 
     use microsandbox::LocalBackend;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::cancel::Cancel;
 
     #[tokio::test]
     async fn a_directory_that_a_thread_makes_after_a_cancel_is_removed_too() {
@@ -270,18 +277,23 @@ mod tests {
         let attempt = Attempt::new(&backend, "child", &Session::open(), false).expect("an attempt");
         let directory = sandboxes.join("child");
         let child = directory.clone();
-        let mut making = Box::pin(async move {
+        let making = Box::pin(async move {
             let _lock = try_acquire_transition_guard(&run, "child").expect("a lock").expect("the name");
             let make = tokio::task::spawn_blocking(move || {
                 std::thread::sleep(Duration::from_millis(300));
                 std::fs::create_dir(child)
             });
             make.await.expect("a thread").expect("a directory");
-            pending::<()>().await;
+            pending::<Result<(), Failure>>().await
         });
-        tokio::time::timeout(POLL, &mut making).await.expect_err("it is being made");
-        Attempt::pass_directories([&attempt].into_iter(), &mut making).await;
-        drop(making);
+        let token = CancellationToken::new();
+        let cancel = Cancel { call: token.clone(), engine: CancellationToken::new() };
+        tokio::spawn(async move {
+            tokio::time::sleep(POLL).await;
+            token.cancel();
+        });
+        let made = cancel.guard_to(attempt.until_directory(), making).await;
+        assert!(matches!(made, Err(Stop::Cancelled)));
         assert!(matches!(attempt.undo(Stop::Cancelled).await, Stop::Cancelled));
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(!directory.exists());

@@ -1,7 +1,6 @@
 //! Branches: children of a sandbox that go on from where it is, with its memory, its programs and its disk.
 
 use std::collections::{BTreeMap, HashMap};
-use std::iter;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -87,14 +86,10 @@ async fn branch(
         let branch = if options.record_integrity { branch.record_integrity() } else { branch };
         Box::pin(branch.branch()).await
     };
-    let mut cut = Box::pin(with_backend(backend.clone(), cut));
-    match cancel.guard(&mut cut).await {
+    let cut = Box::pin(with_backend(backend.clone(), cut));
+    match cancel.guard_to(attempt.until_directory(), cut).await {
         Ok(child) => Ok(Sandbox::adopt(value.engine(), child)),
         Err(stop) => {
-            if matches!(stop, Stop::Cancelled) {
-                Attempt::pass_directories(iter::once(&attempt), &mut cut).await;
-            }
-            drop(cut);
             settled(source.backend(), source.name()).await;
             Err(attempt.undo(stop).await)
         }
@@ -147,8 +142,11 @@ async fn branch_many(
         }
         Ok(outcomes)
     };
-    let mut cut = Box::pin(with_backend(backend.clone(), cut));
-    match cancel.guard(&mut cut).await {
+    let cut = Box::pin(with_backend(backend.clone(), cut));
+    let directories = async {
+        join_all(attempts.values().map(Attempt::until_directory)).await;
+    };
+    match cancel.guard_to(directories, cut).await {
         Ok(mut outcomes) => {
             let outcomes = names.iter().cloned().map(|name| {
                 let outcome = outcomes.remove(&name);
@@ -157,10 +155,6 @@ async fn branch_many(
             Ok(join_all(outcomes).await)
         }
         Err(stop) => {
-            if matches!(stop, Stop::Cancelled) {
-                Attempt::pass_directories(attempts.values(), &mut cut).await;
-            }
-            drop(cut);
             settled(source.backend(), source.name()).await;
             let undone = join_all(attempts.values().map(|attempt| attempt.undo(Stop::Cancelled))).await;
             // What could not be removed matters more than why there is something to remove.

@@ -67,4 +67,25 @@ impl Cancel {
             result = future => result.map_err(Stop::from),
         }
     }
+
+    /// The same for work that leaves something behind when it is dropped too soon, since it goes on in threads of the engine or
+    /// on a control plane: after a cancel it is polled on until `place` is reached, where it can be left.
+    pub(crate) async fn guard_to<T, E>(
+        &self,
+        place: impl Future<Output = ()>,
+        mut work: impl Future<Output = Result<T, E>> + Unpin,
+    ) -> Result<T, Stop>
+    where
+        Stop: From<E>,
+    {
+        let ended = self.guard(&mut work).await;
+        if matches!(ended, Err(Stop::Cancelled)) {
+            tokio::select! {
+                biased;
+                () = place => {}
+                _ = work => {}
+            }
+        }
+        ended
+    }
 }

@@ -1,7 +1,6 @@
 //! A backend that is a control plane somewhere else: how it is opened, and what is different about its sandboxes. Nothing of
 //! them is on this host: each look at one is a request, and the control plane goes on with one that nobody waits for.
 
-use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::owner::Labels;
 use crate::sandbox::{SETTLE, StopOptions, can_start, milliseconds};
 
 /// How long a request that nobody waits for any more may take to show what comes of it.
-const LATE: Duration = Duration::from_secs(3);
+pub(crate) const LATE: Duration = Duration::from_secs(3);
 
 /// How often in a row a look may fail for a reason that may pass.
 const MISSES: u32 = 5;
@@ -229,26 +228,19 @@ pub(crate) async fn destroy(handle: &SandboxHandle) -> Result<(), Failure> {
     }
 }
 
-/// Let a request that nobody waits for any more come so far that `begun` sees it, or to its end.
-pub(crate) async fn settle(request: impl Future, begun: impl Future) {
-    let settled = async {
-        tokio::select! {
-            _ = request => {}
-            _ = begun => {}
-        }
-    };
-    let _ = tokio::time::timeout(LATE, settled).await;
-}
-
-/// A start that nobody waits for any more: let it come so far that it can be stopped, and stop it.
-pub(crate) async fn take_back_start(handle: &SandboxHandle, request: impl Future) {
-    let begun = async {
+/// Wait until a start that nobody waits for any more has come so far that it can be taken back, or no longer.
+pub(crate) async fn until_started(handle: &SandboxHandle) {
+    let started = async {
         let mut pace = Pace::new();
         while handle.refresh().await.is_ok_and(|now| can_start(now.status_snapshot())) {
             pace.wait().await;
         }
     };
-    settle(request, begun).await;
+    let _ = tokio::time::timeout(LATE, started).await;
+}
+
+/// Stop what was started.
+pub(crate) async fn take_back_start(handle: &SandboxHandle) {
     if let Ok(now) = handle.refresh().await {
         let _ = stop_within(&now, SETTLE).await;
     }

@@ -614,7 +614,7 @@ async fn in_archive<T: Send + 'static>(
     let threads = Threads::new("msb-archive", THREADS)?;
     let result = cancel.guard(joined(threads.runtime().spawn(work))).await;
     let (turn, failed, files) = (turn.clone(), result.is_err(), cache.join("tmp"));
-    let ended = tokio::task::spawn_blocking(move || {
+    let ended = blocking(move || {
         threads.join(LONGEST);
         if failed {
             remove_leftovers(&files, std::process::id());

@@ -29,7 +29,7 @@ use crate::leftovers;
 use crate::options::RegistryOptions;
 use crate::outcome::{Outcome, Stop};
 use crate::progress::{Progress, Watch};
-use crate::threads::{Threads, joined};
+use crate::threads::{Threads, blocking, joined};
 
 /// Threads of a pull: layers are unpacked side by side.
 const THREADS: usize = 2;
@@ -251,7 +251,7 @@ impl Events {
     /// pull's lock gets its grace: it ends by itself, and nothing comes of it.
     async fn end(mut self, threads: Threads, watch: &Watch) {
         let metrics = threads.runtime().metrics();
-        let threads = tokio::task::spawn_blocking(move || threads.join(SETTLE));
+        let threads = blocking(move || threads.join(SETTLE));
         let settled = async {
             loop {
                 let alive = metrics.num_alive_tasks();
@@ -264,7 +264,7 @@ impl Events {
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            _ = threads => {}
+            () = threads => {}
             () = settled => {}
         }
     }

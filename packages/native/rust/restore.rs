@@ -13,14 +13,13 @@ use napi_derive::napi;
 use crate::attempt::Attempt;
 use crate::backend::{Backend, BackendValue};
 use crate::cancel::{Cancel, CancelToken};
-use crate::cloud;
 use crate::failure::Failure;
 use crate::marking::Marking;
 use crate::network::{PolicyOptions, policy};
 use crate::options::{log_level, security};
 use crate::outcome::{Outcome, Stop};
 use crate::progress::Progress;
-use crate::sandbox::{Ending, SETTLE, Sandbox, check_runtime};
+use crate::sandbox::{Ending, Sandbox, check_runtime};
 use crate::slot::InEngine;
 use crate::snapshot::of_archive;
 
@@ -81,26 +80,14 @@ async fn restore(value: Arc<BackendValue>, options: RestoreOptions, cancel: Canc
     let told: fn(Stop) -> Stop = if Path::new(&options.snapshot).is_file() { of_archive } else { |stop| stop };
     let name = options.name.clone();
     let reference = cancel.guard(Box::pin(reference(&value, &options.snapshot))).await?;
-    let mut boot = Box::pin(with_backend(backend, async { build(options, reference)?.restore().await }));
-    let stop = match cancel.guard(&mut boot).await {
+    // The engine copies a snapshot in threads that go on when its future is dropped, and would make the sandbox's directory
+    // anew when all is undone. They are done when there is a row.
+    let boot = Box::pin(with_backend(backend, async { build(options, reference)?.restore().await }));
+    let stop = match cancel.guard_to(attempt.until_row(), boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(Stop::Failed(failure)) => told(Stop::Failed(failure.of_sandbox(&name))),
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
-    if value.is_cloud() && matches!(stop, Stop::Cancelled) {
-        cloud::settle(&mut boot, attempt.begun()).await;
-    } else if matches!(stop, Stop::Cancelled) {
-        // The engine copies a snapshot in threads that go on when its future is dropped, and would make the sandbox's
-        // directory anew when all is undone. They are done when there is a row: let it come so far.
-        let copied = async {
-            tokio::select! {
-                _ = &mut boot => {}
-                () = attempt.begun() => {}
-            }
-        };
-        let _ = tokio::time::timeout(SETTLE, copied).await;
-    }
-    drop(boot);
     Err(attempt.undo(stop).await)
 }
 

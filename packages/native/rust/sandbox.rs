@@ -423,8 +423,9 @@ pub(crate) async fn create(
             EngineSandbox::create(config).await
         }
     };
-    let mut boot = Box::pin(with_backend(backend.clone(), boot));
-    let stop = match cancel.guard(&mut boot).await {
+    // It has been dropped before anything is undone: this is what kills a VM that is half started.
+    let boot = Box::pin(with_backend(backend.clone(), boot));
+    let stop = match cancel.guard_to(attempt.until_directory(), boot).await {
         Ok(sandbox) => return Ok(Sandbox::adopt(value.engine(), sandbox)),
         Err(Stop::Failed(failure)) => {
             let failure = failure.of_image(options.image.text()).of_sandbox(&options.name);
@@ -432,13 +433,6 @@ pub(crate) async fn create(
         }
         Err(Stop::Cancelled) => Stop::Cancelled,
     };
-    if value.is_cloud() && matches!(stop, Stop::Cancelled) {
-        cloud::settle(&mut boot, attempt.begun()).await;
-    } else if matches!(stop, Stop::Cancelled) {
-        Attempt::pass_directories(std::iter::once(&attempt), &mut boot).await;
-    }
-    // Before anything is undone: this is what kills a VM that is half started.
-    drop(boot);
     Err(attempt.undo(stop).await)
 }
 
@@ -642,16 +636,20 @@ async fn boot(
     cancel: &Cancel,
 ) -> Result<EngineSandbox, Stop> {
     let boot = async { if detached { handle.start_detached().await } else { handle.start().await } };
-    let mut boot = Box::pin(with_backend(backend.clone(), boot));
-    let booted = cancel.guard(&mut boot).await;
-    if matches!(booted, Err(Stop::Cancelled)) && handle.cloud().is_some() {
-        cloud::take_back_start(handle, boot).await;
-        return booted;
-    }
-    drop(boot);
-    match booted {
+    let boot = Box::pin(with_backend(backend.clone(), boot));
+    let is_cloud = handle.cloud().is_some();
+    let place = async {
+        if is_cloud {
+            cloud::until_started(handle).await;
+        }
+    };
+    match cancel.guard_to(place, boot).await {
         Err(Stop::Cancelled) => {
-            until_ended(backend, handle.name()).await;
+            if is_cloud {
+                cloud::take_back_start(handle).await;
+            } else {
+                until_ended(backend, handle.name()).await;
+            }
             Err(Stop::Cancelled)
         }
         Err(Stop::Failed(failure)) => Err(Stop::Failed(with_logs(failure, backend, handle.name()))),

@@ -559,16 +559,16 @@ impl Group {
     fn before(backend: &Arc<dyn EngineBackend>, directory: Option<PathBuf>, name: &str) -> Self {
         let own = || backend.as_local().map(microsandbox::LocalBackend::snapshots_dir).unwrap_or_default();
         let root = directory.unwrap_or_else(own);
+        let directory = root.join(name);
         let mut fresh: Vec<(PathBuf, &'static [&'static str])> = Vec::new();
         // A name with a separator is refused by the engine; it must not reach a path of ours.
-        if microsandbox::sandbox::validate_sandbox_name(name).is_ok() && !root.join(name).exists() {
-            fresh.push((root.join(name), &["group.json", ".group.lock"]));
+        if microsandbox::sandbox::validate_sandbox_name(name).is_ok() && !directory.exists() {
+            fresh.push((directory.clone(), &["group.json", ".group.lock"]));
         }
         if !root.exists() {
             fresh.push((root.clone(), &[".groups.lock"]));
             fresh.extend(missing(&root).into_iter().map(|directory| (directory, &[] as &[&str])));
         }
-        let directory = root.join(name);
         let before = snapshots_in(&directory).collect();
         Self { root, directory, before, fresh }
     }
