@@ -99,7 +99,11 @@ await Effect.runPromise(Effect.provide(program, Backend.layerLocal({ home: ${JSO
         "import '@effect-microsandbox/core'"
       )
       assert.isFalse(yield* fs.exists(`${project}/.microsandbox`))
-      yield* run(project, "node", sweeper, `${project}/swept`)
-      assert.isTrue(yield* fs.exists(`${project}/swept/db`))
+      const [home, gone] = [path.join(project, "swept"), path.join(project, "gone")]
+      yield* fs.makeDirectory(home)
+      yield* run(project, "node", sweeper, home)
+      assert.isTrue(yield* fs.exists(path.join(home, "db")))
+      yield* run(project, "node", sweeper, gone)
+      assert.isFalse(yield* fs.exists(gone))
     }), 180_000)
 })

@@ -5,7 +5,7 @@ import { Duration, Effect, Option, Random, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { ChildProcessSpawner } from "effect/process/ChildProcessSpawner"
 import * as Registry from "./Registry.ts"
-import { rootDirectory, runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
+import { processesWith, rootDirectory, runtimeProcesses, sandboxDirectories, temporaryDirectory } from "./Sandboxes.ts"
 
 /** The phases that programs/phase.ts knows. */
 export const phases = ["pull", "boot", "exec", "pause", "branch", "branched", "stop"] as const
@@ -66,4 +66,11 @@ export const killIn = Effect.fn("killIn")(function*(phase: Phase) {
     assert.deepStrictEqual(yield* sandboxDirectories, [], when)
     assert.deepStrictEqual(yield* runtimeProcesses(home), [], when)
   }).pipe(Effect.provide(Backend.layerLocal({ home }), { local: true }))
+  // The watchdog of the dead may start to sweep the home as late as this, and would write in it while it is removed.
+  const watchdogs = yield* processesWith(`\0${home}\0`).pipe(
+    Effect.delay(100),
+    Effect.repeat({ until: (pids) => pids.length === 0 }),
+    Effect.timeoutOption("3 minutes")
+  )
+  assert.isTrue(Option.isSome(watchdogs), `${when}: ${yield* processesWith(`\0${home}\0`)}`)
 }, Effect.scoped)
